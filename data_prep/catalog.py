@@ -1,0 +1,101 @@
+"""The data sets that can be prepared: their readers, options and published sizes."""
+
+import functools
+import types as python_types
+from collections.abc import Callable
+from typing import NamedTuple
+
+from data_prep.readers import coil100, cuhk03, dukemtmcreid, folder, listing, market1501, msmt17, synthetic
+from reid_jax import types
+
+
+class Published(NamedTuple):
+    """What the authors of a data set say about it: images on disk per split, training identities, cameras."""
+
+    train: int
+    query: int
+    gallery: int
+    train_ids: int
+    cameras: int
+
+
+class Dataset(NamedTuple):
+    """How to prepare a data set.
+
+    Attributes:
+        read: the reader, called with a `listing.Source` and the options.
+        options: the names of the reader's options.
+        published: the published sizes, None if there are none.
+        unique_names: whether a file name must be unique within its split.
+        has_source: whether it is read from a source, not made.
+    """
+
+    read: Callable[..., list[listing.Record]]
+    options: tuple[str, ...] = ()
+    published: Published | None = None
+    unique_names: bool = True
+    has_source: bool = True
+
+
+_CUHK03_DETECTED = Dataset(
+    functools.partial(cuhk03.read, boxes="detected"), published=Published(7365, 1400, 5332, 767, 2)
+)
+
+DATASETS = python_types.MappingProxyType(
+    {
+        "market1501": Dataset(market1501.read, published=Published(12936, 3368, 19732, 751, 6)),
+        "dukemtmcreid": Dataset(dukemtmcreid.read, published=Published(16522, 2228, 17661, 702, 8)),
+        "cuhk03": _CUHK03_DETECTED,
+        "cuhk03_detected": _CUHK03_DETECTED,
+        "cuhk03_labelled": Dataset(
+            functools.partial(cuhk03.read, boxes="labeled"), published=Published(7368, 1400, 5328, 767, 2)
+        ),
+        "msmt17": Dataset(msmt17.read, published=Published(32621, 11659, 82161, 1041, 15)),
+        "coil100": Dataset(coil100.read, published=Published(3600, 200, 3400, 50, 4)),
+        "folder": Dataset(folder.read, options=("csv", "camid_from"), unique_names=False),
+        "synthetic": Dataset(synthetic.read, options=synthetic.OPTIONS, has_source=False),
+    }
+)
+
+
+def summarize(records: list[listing.Record]) -> dict[str, dict[str, int]]:
+    """Counts what a data set holds.
+
+    Args:
+        records: the images.
+
+    Returns:
+        For each split that has images, in the order train, query, gallery: its number of "images", of
+        "identities" (distractors and junk are none) and of known "cameras".
+    """
+    counts = {}
+    for split in listing.SPLITS:
+        chosen = [record for record in records if record.split == split]
+        if chosen:
+            counts[split] = {
+                "images": len(chosen),
+                "identities": len({r.pid for r in chosen} - {types.UNKNOWN, types.DISTRACTOR_PID}),
+                "cameras": len({r.camid for r in chosen} - {types.UNKNOWN}),
+            }
+    return counts
+
+
+def differences(published: Published, records: list[listing.Record]) -> list[str]:
+    """Compares a data set with its published sizes.
+
+    Args:
+        published: the published sizes.
+        records: the images.
+
+    Returns:
+        One sentence per difference, naming both numbers.
+    """
+    counts = summarize(records)
+    found = {f"{split} images": counts.get(split, {}).get("images", 0) for split in listing.SPLITS}
+    found["training identities"] = counts.get("train", {}).get("identities", 0)
+    found["cameras"] = len({record.camid for record in records} - {types.UNKNOWN})
+    return [
+        f"{found[what]} {what}, the published data set has {number}"
+        for what, number in zip(found, published, strict=True)
+        if found[what] != number
+    ]

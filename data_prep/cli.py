@@ -1,0 +1,60 @@
+"""Runs a command's main function so that what a user can get wrong ends in one line and exit status 2."""
+
+import errno
+import functools
+import sys
+from collections.abc import Callable
+
+from absl import app, flags
+
+from reid_jax import types
+
+# Errors of the file system that say something about the user's files and disks, not about this program.
+_USER_ERRNOS = frozenset(
+    (
+        errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOTDIR,
+        errno.EISDIR, errno.ENAMETOOLONG, errno.EIO,
+    )
+)  # fmt: skip
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses the command line's absl flags and calls `main`; does not return.
+
+    A UserError, a flag that is unknown or has a bad value, a leftover argument, a missing file, missing rights
+    and a full disk print "error: ..." as one line on standard error and end with exit status 2. Ctrl-C ends
+    with status 130. Any other error keeps its traceback.
+
+    Args:
+        main: does the work, reading flags.FLAGS.
+    """
+    app.run(functools.partial(_guarded, main), flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        _fail(error)
+
+
+def _guarded(main: Callable[[], None], argv: list[str]) -> None:
+    if len(argv) > 1:
+        _fail(f"unexpected argument {argv[1]!r}; every option is written --name=value")
+    try:
+        main()
+    except types.UserError as error:
+        _fail(error)
+    except OSError as error:
+        if error.errno not in _USER_ERRNOS:
+            raise
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _fail(message: object) -> None:
+    # One line, whatever is in a file name or in another library's message.
+    print("error: " + " ".join(str(message).split()), file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,190 @@
+"""Turns a raw data set into a prepared one: a TFDS data set at DATA_DIR/NAME/1.0.0.
+
+  python data_prep/prepare.py --dataset=market1501 --source=Market-1501-v15.09.15.zip --data_dir=data
+  python data_prep/prepare.py --dataset=folder --name=shop --source=crops --data_dir=data
+  python data_prep/prepare.py --dataset=synthetic --data_dir=data
+
+The source is a folder, a zip or a tar archive. A killed run leaves nothing that looks finished; the next one
+clears up after it.
+"""
+
+import pathlib
+import re
+import sys
+from collections import Counter
+
+from absl import flags
+
+from data_prep import archives, catalog, cli, publishing, writing
+from data_prep.readers import listing, synthetic
+from reid_jax import types
+
+_ON_BAD_IMAGE = ("fail", "skip")
+_LISTED = 20  # skipped images named on the terminal; prepared.json has them all
+
+
+def prepare(
+    dataset: str,
+    *,
+    source: str | pathlib.Path | None = None,
+    data_dir: str | pathlib.Path,
+    name: str | None = None,
+    on_bad_image: str = "fail",
+    overwrite: bool = False,
+    progress: bool = True,
+    **options,
+) -> pathlib.Path:
+    """Prepares a data set, unless that has been done already.
+
+    Args:
+        dataset: one of `catalog.DATASETS`.
+        source: the raw data set's folder or archive; None for a data set that is made.
+        data_dir: where prepared data sets are; made if need be.
+        name: the prepared data set's name, lower-case letters, digits and _; the data set's own without it.
+        on_bad_image: "fail" at, or "skip", images that are not whole JPEG or PNG images.
+        overwrite: replace a data set of that name which was prepared before.
+        progress: whether to report progress and the result; warnings are always printed, to standard error.
+        **options: the reader's options; None counts as not given.
+
+    Returns:
+        The prepared data set's folder, DATA_DIR/NAME/1.0.0.
+
+    Raises:
+        UserError: an argument or the source breaks a rule, or something else has that name already.
+        OSError: a file cannot be read or written.
+    """
+    options = {key: value for key, value in options.items() if value is not None}
+    _check_arguments(dataset, source, name, on_bad_image, options)
+    name = name or dataset
+    if source is not None:
+        source = pathlib.Path(source).expanduser().absolute()
+    request = publishing.Request(dataset, None if source is None else str(source), on_bad_image, options)
+    data_dir = pathlib.Path(data_dir).expanduser()
+    target = data_dir / name / writing.VERSION
+    publishing.clear_dead_builds(data_dir, name)
+    if publishing.is_finished(data_dir, name, request, overwrite=overwrite):
+        if progress:
+            _report(f"{name} is prepared already, nothing to do (--overwrite prepares it again)", target)
+        return target
+    if source is not None and not source.exists():
+        raise types.UserError(f"--source: there is no folder or archive {str(source)!r}")
+    with publishing.building(data_dir, name) as build:
+        records = _read_source(dataset, source, build / "work", progress, options)
+        folder = build / name / writing.VERSION
+        folder.mkdir(parents=True)
+        publishing.check_space(data_dir, records)
+        skipped = writing.write_dataset(folder, name, records, on_bad_image=on_bad_image, progress=progress)
+        kept = [record for record in records if record.path not in skipped]
+        publishing.write_manifest(folder, request, catalog.summarize(kept), skipped)
+        publishing.publish(build, data_dir, name, request, overwrite=overwrite)
+    _warn_differences(dataset, kept)
+    _warn_skipped(skipped)
+    if progress:
+        _report(f"prepared {name}", target)
+    return target
+
+
+def _check_arguments(
+    dataset: str, source: str | pathlib.Path | None, name: str | None, on_bad_image: str, options: dict
+) -> None:
+    if dataset not in catalog.DATASETS:
+        known = ", ".join(catalog.DATASETS)
+        raise types.UserError(f"--dataset: there is no data set {dataset!r}, it must be one of {known}")
+    entry = catalog.DATASETS[dataset]
+    if entry.has_source and not source:
+        raise types.UserError(f"--source: {dataset} needs a folder or an archive to read")
+    if not entry.has_source and source:
+        raise types.UserError(f"--source: {dataset} is made, not read; leave it out")
+    if name is not None and not re.fullmatch("[a-z][a-z0-9_]*", name):
+        raise types.UserError(f"--name: {name!r} must be lower-case letters, digits and _, a letter first")
+    if on_bad_image not in _ON_BAD_IMAGE:
+        raise types.UserError(f"--on_bad_image: {on_bad_image!r} must be one of {', '.join(_ON_BAD_IMAGE)}")
+    for option in options:
+        if option not in entry.options:
+            known = ", ".join(entry.options) or "none"
+            raise types.UserError(f"--{option}: {dataset} has no such option, it has {known}")
+
+
+def _read_source(
+    dataset: str, source: pathlib.Path | None, work: pathlib.Path, progress: bool, options: dict
+) -> list[listing.Record]:
+    """Returns the records of a source, sorted by split and path."""
+    unpacked, scratch = work / "unpacked", work / "scratch"
+    unpacked.mkdir(parents=True)
+    scratch.mkdir()
+    folder = source
+    if source is not None and source.is_file():
+        if not archives.is_archive(source):
+            raise types.UserError(f"--source: {source.name} is no folder and no zip or tar archive, or it is damaged")
+        folder = archives.extract(source, unpacked, progress=progress)
+    entry = catalog.DATASETS[dataset]
+    records = entry.read(listing.Source(folder, scratch, progress), **options)
+    if not records:
+        raise types.UserError(f"--source: no images in it, found {listing.describe(folder)}")
+    _check_unique(records, names=entry.unique_names)
+    return sorted(records, key=lambda record: (listing.SPLITS.index(record.split), record.path))
+
+
+def _check_unique(records: list[listing.Record], *, names: bool) -> None:
+    """Refuses a path, or where the data set's protocol asks for it a file name, that comes twice in a split."""
+    keys = Counter((r.split, pathlib.PurePosixPath(r.path).name if names else r.path) for r in records)
+    (split, key), count = max(keys.items(), key=lambda item: item[1])
+    if count > 1:
+        kind = "file name" if names else "path"
+        raise types.UserError(f"--source: the {kind} {key!r} comes {count} times in the split {split}, not once")
+
+
+def _warn_differences(dataset: str, records: list[listing.Record]) -> None:
+    published = catalog.DATASETS[dataset].published
+    for difference in catalog.differences(published, records) if published else ():
+        print(f"warning: {dataset}: {difference}", file=sys.stderr)
+
+
+def _warn_skipped(skipped: dict[str, str]) -> None:
+    if not skipped:
+        return
+    print(f"warning: skipped {len(skipped)} images:", file=sys.stderr)
+    for path, reason in list(skipped.items())[:_LISTED]:
+        print(f"  {path}: {reason}", file=sys.stderr)
+    if len(skipped) > _LISTED:
+        print(f"  and {len(skipped) - _LISTED} more, all in {publishing.MANIFEST}", file=sys.stderr)
+
+
+def _report(message: str, target: pathlib.Path) -> None:
+    print(f"{message}: {target}")
+    for split, counts in publishing.read_manifest(target)["splits"].items():
+        print(f"  {split}: {', '.join(f'{number} {what}' for what, number in counts.items())}")
+
+
+def _define_flags() -> None:
+    flags.DEFINE_string("dataset", None, f"Which data set: {', '.join(catalog.DATASETS)}.")
+    flags.DEFINE_string("source", None, "The raw data set's folder, zip or tar archive.")
+    flags.DEFINE_string("data_dir", None, "Where prepared data sets are.")
+    flags.DEFINE_string("name", None, "The prepared data set's name; the data set's own without it.")
+    flags.DEFINE_string("on_bad_image", "fail", "fail or skip: what to do with images that cannot be decoded.")
+    flags.DEFINE_bool("overwrite", False, "Replace a data set of that name which was prepared before.")
+    flags.DEFINE_string("csv", None, "folder: a CSV index of the images; index.csv in the source without it.")
+    flags.DEFINE_string("camid_from", None, "folder: a regular expression whose group is the camera in a path.")
+    for option in synthetic.OPTIONS:
+        flags.DEFINE_integer(option, None, "synthetic: as in data_prep.synthetic.write_synthetic.")
+
+
+def _main() -> None:
+    given = flags.FLAGS
+    for required in ("dataset", "data_dir"):
+        if not given[required].value:
+            raise types.UserError(f"--{required}: it must be given")
+    prepare(
+        given.dataset,
+        source=given.source,
+        data_dir=given.data_dir,
+        name=given.name,
+        on_bad_image=given.on_bad_image,
+        overwrite=given.overwrite,
+        **{option: given[option].value for option in ("csv", "camid_from", *synthetic.OPTIONS)},
+    )
+
+
+if __name__ == "__main__":
+    _define_flags()
+    cli.run(_main)

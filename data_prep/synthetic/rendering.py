@@ -1,0 +1,225 @@
+"""One image: a person walks past a camera, is cropped by an imperfect detector, perhaps half hidden."""
+
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from data_prep.synthetic import cameras, figures, meshes, poses, scenes
+from data_prep.synthetic.cameras import Camera
+from data_prep.synthetic.identities import Identity
+
+SUPERSAMPLING = 3  # pixels painted per pixel of the image, along each axis
+
+
+class Passage(NamedTuple):
+    """What the images of one walk past a camera share.
+
+    Attributes:
+        yaw: radians from the person's direction to the camera.
+        place: where in the scene, 0 left .. 1 right.
+        brightness: factor on the camera's exposure.
+        tilt: how much light grows from left to right, as a fraction.
+        sharpness: resolution as a fraction of the image's: how far away the person is.
+    """
+
+    yaw: float
+    place: float
+    brightness: float
+    tilt: float
+    sharpness: float
+
+
+class Crop(NamedTuple):
+    """Where a person lies in a detector's box.
+
+    Attributes:
+        scale: height of the person over the box's.
+        center: column of the person over the box's width, 0..1.
+        feet: row of the feet over the box's height.
+    """
+
+    scale: float
+    center: float
+    feet: float
+
+
+def draw_passage(rng: np.random.Generator, camera: Camera) -> Passage:
+    """Draws a walk past a camera, most often in the camera's habitual direction."""
+    turn = np.pi if rng.random() < camera.turned else 0.0
+    return Passage(
+        yaw=camera.yaw + turn + rng.normal(0.0, 0.35),
+        place=rng.random(),
+        brightness=rng.uniform(0.8, 1.2),
+        tilt=rng.uniform(-0.4, 0.4),
+        sharpness=rng.uniform(*camera.sharpness),
+    )
+
+
+def draw_crop(rng: np.random.Generator) -> Crop:
+    """Draws a detector's box that is about right."""
+    return Crop(
+        scale=rng.uniform(0.82, 0.97),
+        center=0.5 + float(np.clip(rng.normal(0.0, 0.06), -0.15, 0.15)),
+        feet=0.955 + float(np.clip(rng.normal(0.0, 0.025), -0.05, 0.06)),
+    )
+
+
+def draw_bad_crop(rng: np.random.Generator) -> Crop:
+    """Draws a box that missed most of the person: to one side, a part of the body only, or far too large."""
+    mistake = rng.integers(4)
+    if mistake == 0:
+        side = rng.choice([-1.0, 1.0])
+        return Crop(rng.uniform(0.85, 1.0), 0.5 + side * rng.uniform(0.45, 0.65), rng.uniform(0.92, 1.0))
+    if mistake == 1:
+        return Crop(rng.uniform(1.8, 2.6), 0.5 + rng.normal(0, 0.15), rng.uniform(1.9, 2.4))
+    if mistake == 2:
+        return Crop(rng.uniform(1.8, 2.6), 0.5 + rng.normal(0, 0.15), rng.uniform(0.85, 1.1))
+    return Crop(rng.uniform(0.3, 0.45), rng.uniform(0.1, 0.9), rng.uniform(0.6, 0.95))
+
+
+def render_person(
+    person: Identity,
+    camera: Camera,
+    passage: Passage,
+    crop: Crop,
+    rng: np.random.Generator,
+    *,
+    height: int,
+    width: int,
+    passers_by: list[Identity],
+) -> Image.Image:
+    """Renders an image of a person.
+
+    Args:
+        person: who.
+        camera: which camera.
+        passage: how the person walks past it.
+        crop: where the person lies in the image.
+        rng: decides pose, other people, occlusion and noise.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        passers_by: who else may be seen.
+
+    Returns:
+        An RGB image [height, width].
+    """
+    canvas = _background(rng, camera, passage, height, width)
+    if rng.random() < 0.25:
+        other = passers_by[rng.integers(len(passers_by))]
+        behind = Crop(rng.uniform(0.5, 0.75), rng.uniform(-0.1, 1.1), rng.uniform(0.7, 0.85))
+        _paint_person(canvas, other, camera, rng.uniform(0, 2 * np.pi), behind, rng)
+    _paint_person(canvas, person, camera, passage.yaw + rng.normal(0.0, 0.2), crop, rng)
+    if rng.random() < 0.22:
+        _occlude(canvas, camera, rng, passers_by)
+    return _finish(canvas, camera, passage, rng)
+
+
+def render_background(
+    camera: Camera, passage: Passage, rng: np.random.Generator, *, height: int, width: int
+) -> Image.Image:
+    """Renders an image without anybody: a detector's false alarm."""
+    return _finish(_background(rng, camera, passage, height, width), camera, passage, rng)
+
+
+def _background(
+    rng: np.random.Generator, camera: Camera, passage: Passage, height: int, width: int
+) -> Image.Image:
+    """Cuts a window from the camera's scene so that people's feet come to lie on the ground."""
+    size = (width * SUPERSAMPLING, height * SUPERSAMPLING)
+    zoom = rng.uniform(0.75, 0.95)
+    window_height = zoom * size[1]
+    window_width = window_height * width / height
+    left = np.clip(passage.place + rng.normal(0, 0.02), 0, 1) * (camera.scene.width - window_width)
+    # The ground then begins above the middle of the window.
+    top = np.clip(scenes.GROUND * camera.scene.height - rng.uniform(0.25, 0.5) * window_height, 0, None)
+    top = min(top, camera.scene.height - window_height)
+    box = (left, top, left + window_width, top + window_height)
+    return camera.scene.resize(size, Image.Resampling.BILINEAR, box=box)
+
+
+def _paint_person(
+    canvas: Image.Image,
+    person: Identity,
+    camera: Camera,
+    yaw: float,
+    crop: Crop,
+    rng: np.random.Generator,
+) -> None:
+    skeleton = poses.pose_skeleton(person, poses.draw_pose(rng))
+    view = meshes.View(yaw, camera.pitch, camera.light, camera.ambient)
+    origin = (crop.center * canvas.width, crop.feet * canvas.height)
+    scale = crop.scale * canvas.height
+    _cast_shadow(canvas, skeleton, camera, view, origin, scale)
+    mesh = figures.build_figure(person, skeleton)
+    folds = 1 + 0.03 * rng.standard_normal(len(mesh.quads))
+    meshes.paint(ImageDraw.Draw(canvas), mesh, view, origin=origin, scale=scale, folds=folds)
+
+
+def _cast_shadow(
+    canvas: Image.Image,
+    skeleton: poses.Skeleton,
+    camera: Camera,
+    view: meshes.View,
+    origin: tuple[float, float],
+    scale: float,
+) -> None:
+    """Darkens the ground where the limbs keep the light away; painted small, then enlarged: its edge is soft."""
+    coarse = 2 * SUPERSAMPLING
+    bones = [*((leg.ankle, leg.knee, leg.hip) for leg in skeleton.legs), *(tuple(arm) for arm in skeleton.arms)]
+    spine = (skeleton.legs[0].hip, skeleton.trunk_point(0.0, poses.HEAD, 0.0))
+    mask = Image.new("L", (max(1, canvas.width // coarse), max(1, canvas.height // coarse)))
+    draw = ImageDraw.Draw(mask)
+    right, up, towards = camera.light
+    for bone, thickness in [*((bone, 0.06) for bone in bones), (spine, 0.16)]:
+        points = meshes.project(np.array(bone), view._replace(pitch=0.0))
+        # Along the light onto the ground; seen from above, what is nearer lies lower.
+        reach = np.minimum(points[:, 1] / up, 1.5)
+        across, near = points[:, 0] - reach * right, points[:, 2] - reach * towards
+        down = near * np.sin(camera.pitch + 0.1)
+        pixels = np.stack([origin[0] + scale * across, origin[1] + scale * down], axis=1) / coarse
+        draw.line(pixels.ravel().tolist(), fill=255, width=max(1, round(thickness * scale / coarse)))
+    mask = mask.filter(ImageFilter.GaussianBlur(1)).resize(canvas.size, Image.Resampling.BILINEAR)
+    mask = mask.point([round(level * camera.shadow) for level in range(256)])
+    canvas.paste((20, 20, 30), mask=mask)
+
+
+def _occlude(
+    canvas: Image.Image, camera: Camera, rng: np.random.Generator, passers_by: list[Identity]
+) -> None:
+    """Puts something before the person: a pole, a box on the ground, or another person at the edge."""
+    width, height = canvas.size
+    kind = rng.integers(3)
+    color = tuple(int(level) for level in rng.uniform(40, 150) * rng.uniform(0.92, 1.08, 3))
+    if kind == 0:
+        left, thick = rng.uniform(0.1, 0.85) * width, rng.uniform(0.05, 0.14) * width
+        _paint_column(ImageDraw.Draw(canvas), left, thick, 0, height, color)
+    elif kind == 1:
+        left, across = rng.uniform(-0.2, 0.5) * width, rng.uniform(0.4, 0.9) * width
+        _paint_column(ImageDraw.Draw(canvas), left, across, rng.uniform(0.62, 0.85) * height, height, color)
+    else:
+        side = rng.choice([-0.08, 1.08]) + rng.uniform(-0.12, 0.12)
+        crop = Crop(rng.uniform(0.95, 1.15), side, rng.uniform(1.02, 1.12))
+        other = passers_by[rng.integers(len(passers_by))]
+        _paint_person(canvas, other, camera, rng.uniform(0, 2 * np.pi), crop, rng)
+
+
+def _paint_column(
+    draw: ImageDraw.ImageDraw, left: float, thick: float, top: float, bottom: float, color: tuple[int, int, int]
+) -> None:
+    """An upright thing in five stripes, lighter on one side."""
+    for stripe, shade in enumerate((0.95, 1.1, 1.0, 0.85, 0.7)):
+        start = left + stripe * thick / 5
+        fill = tuple(min(255, int(shade * level)) for level in color)
+        draw.rectangle((start, top, start + thick / 5, bottom), fill=fill)
+
+
+def _finish(canvas: Image.Image, camera: Camera, passage: Passage, rng: np.random.Generator) -> Image.Image:
+    return cameras.develop(
+        canvas.reduce(SUPERSAMPLING),
+        camera,
+        rng,
+        brightness=passage.brightness,
+        tilt=passage.tilt,
+        sharpness=passage.sharpness,
+    )

@@ -1,0 +1,165 @@
+"""HCT: hierarchical clustering with hard-batch triplet loss (Zeng et al., CVPR 2020), Algorithm 1.
+
+    python experiments/hct.py                                        # synthetic pedestrians, CPU, minutes
+    python experiments/hct.py --config=experiments/configs/hct.py:market1501 --workdir=runs/hct_market1501
+"""
+
+import functools
+import os
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from data_prep import cli
+from experiments import reporting, run_directory, setup_run
+from reid_jax import (
+    augment,
+    cluster_quality,
+    distances,
+    features,
+    linkage,
+    losses,
+    optimizers,
+    sampling,
+    sharding,
+    train,
+    types,
+)
+from reid_jax.data.batches import device_batches
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    os.path.join(os.path.dirname(__file__), "configs", "hct.py"),
+    "experiments/configs/hct.py:DATASET; single fields as --config.FIELD=VALUE.",
+    lock_config=True,
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; runs/hct_DATASET if not given.")
+
+
+def cluster(embeddings: np.ndarray, options: ConfigDict, num_merges: int) -> tuple[np.ndarray, float]:
+    """Clusters embeddings [N, D] from one cluster per sample by `num_steps` merge steps.
+
+    Returns:
+        (pseudo labels [N] int32, their silhouette).
+    """
+    if options.normalize:
+        embeddings = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+    sample_distances = distances.pairwise_distances(embeddings, metric=options.metric)
+    pseudo_labels = np.asarray(
+        linkage.agglomerate(
+            sample_distances,
+            num_merges=num_merges,
+            num_steps=options.num_steps,
+            linkage=options.linkage,
+            embeddings=embeddings if options.linkage == "centroid" else None,
+        )
+    )
+    return pseudo_labels, cluster_quality.silhouette(np.asarray(sample_distances), pseudo_labels)
+
+
+def check(config: ConfigDict, num_images: int) -> int:
+    """Checks the fields that the data's size bounds and returns m, the unions per merge step.
+
+    Raises:
+        UserError: too many merges, or too few clusters left for a batch.
+    """
+    num_merges = int(config.cluster.merge_percent * num_images)
+    num_clusters = num_images - num_merges * config.cluster.num_steps
+    if num_merges < 1 or config.cluster.num_steps < 1 or num_clusters < config.train.num_ids:
+        raise types.UserError(
+            f"cluster.merge_percent = {config.cluster.merge_percent} and cluster.num_steps = "
+            f"{config.cluster.num_steps} leave {num_images} - {config.cluster.num_steps} x {num_merges} = "
+            f"{num_clusters} clusters of {num_images} images; at least train.num_ids = {config.train.num_ids} "
+            "and one union a step are needed"
+        )
+    if config.stop.when not in ("never", "label_free", "auto"):
+        raise types.UserError(f"stop.when must be 'never', 'label_free' or 'auto', got {config.stop.when!r}")
+    return num_merges
+
+
+def pk_epochs(config: ConfigDict, run: run_directory.RunDirectory, pseudo_labels: np.ndarray) -> list[np.ndarray]:
+    """Draws the index batches [steps, P * K] of each of this iteration's epochs that are still to come."""
+    return [
+        sampling.pk_batches(
+            np.random.default_rng([config.seed, run.iteration, epoch]),
+            pseudo_labels,
+            num_ids=config.train.num_ids,
+            num_instances=config.train.num_instances,
+        )
+        for epoch in range(run.epoch, config.train.num_epochs)
+    ]
+
+
+def run_hct(config: ConfigDict, workdir: str) -> dict[str, Any]:
+    """Runs Algorithm 1, or the rest of it where the run directory holds a part, and returns the result."""
+    mesh = sharding.make_mesh(config.num_devices)
+    batch_size = config.train.num_ids * config.train.num_instances
+    sharding.check_batch_size(mesh, batch_size)
+    sharding.check_batch_size(mesh, config.evaluation.batch_size)
+    dataset = setup_run.open_dataset(config.data)
+    records, images = dataset.records["train"], dataset.images["train"]
+    num_merges = check(config, len(images))
+
+    model = setup_run.build_model(config.model)
+    optimizer = optimizers.make_optimizer(
+        config.train.optimizer,
+        config.train.learning_rate,
+        momentum=config.train.momentum,
+        weight_decay=config.train.weight_decay,
+    )
+    train_step = train.make_train_step(
+        model,
+        lambda features, labels: losses.batch_hard_triplet(features.embeddings, labels, **config.loss),
+        optimizer,
+        functools.partial(augment.augment, **config.augment),
+        mesh,
+    )
+    embed_step = features.make_embed_step(model, mesh)
+    evaluate = functools.partial(setup_run.evaluate_model, config.evaluation, embed_step, dataset=dataset, mesh=mesh)
+    train_key = jax.random.fold_in(jax.random.key(config.seed), 1)
+
+    run = run_directory.RunDirectory(workdir, config, dataset)
+    variables = setup_run.initial_variables(config, model, images, batch_size=batch_size)
+    state = run.restore(train.init_train_state(variables, optimizer, mesh))
+    if not run.history:
+        with run.phase("evaluate"):
+            scores = evaluate(state.variables)
+        run.end_iteration(state, scores)
+
+    while not run.is_over():
+        if run.epoch == 0:  # else the run was interrupted while training, and this iteration's labels are kept
+            with run.phase("embed"):
+                embeddings = features.embed_images(
+                    embed_step, state.variables, images, mesh, batch_size=config.evaluation.batch_size
+                )
+            with run.phase("cluster"):
+                pseudo_labels, silhouette = cluster(embeddings, config.cluster, num_merges)
+            run.save_pseudo_labels(pseudo_labels, records.paths, silhouette=silhouette)
+        pseudo_labels, facts = run.load_pseudo_labels()
+        epochs = pk_epochs(config, run, pseudo_labels)
+        batches = device_batches(images, np.concatenate(epochs), mesh)
+        for index_batches in epochs:
+            with run.phase("train"):
+                labels = pseudo_labels[index_batches]
+                state, epoch_losses = train.train_epoch(
+                    train_step, state, train_key, batches, labels, mesh, description=run.place()
+                )
+            run.end_epoch(state, float(epoch_losses.mean()))
+        with run.phase("evaluate"):
+            scores = evaluate(state.variables)
+        quality = reporting.label_quality(pseudo_labels, run.previous_pseudo_labels(), dataset.train_ids)
+        run.end_iteration(state, quality | facts | {"loss": float(np.mean(run.losses))} | scores)
+    return run.finish("hct", mesh)
+
+
+def main() -> None:
+    """Runs HCT as the flags say."""
+    config = _CONFIG.value
+    run_hct(config, _WORKDIR.value or os.path.join("runs", f"hct_{config.data.dataset}"))
+
+
+if __name__ == "__main__":
+    cli.run(main)

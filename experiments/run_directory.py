@@ -1,0 +1,181 @@
+"""A run directory: what a loop has to remember, so that a run killed at any moment goes on as if nothing happened.
+
+    config.json          the config; the same command again must have the same
+    metrics.jsonl        one JSON object per iteration; iteration 0 is the initial model (direct transfer)
+    pseudo_labels/       one .npz per iteration
+    checkpoints/         last (to resume from) and best (to use)
+    tensorboard/
+    result.json          written at the end
+
+The truth is in the last checkpoint; the other files are rebuilt from it when a run resumes.
+"""
+
+import contextlib
+import pathlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from experiments import reporting
+from experiments.setup_run import Dataset
+from reid_jax import checkpoints, logs, types
+from reid_jax.train import TrainState
+
+# Fields that change where and how long a run works but nothing of what it computes.
+_FREE_FIELDS = (
+    "num_devices",
+    "data.dir",
+    "data.cache_dir",
+    "data.cache_gib",
+    "data.num_workers",
+    "checkpoint.every_minutes",
+    "train.num_iterations",
+)
+
+
+class RunDirectory:
+    """The files of one run and the loop's position in it.
+
+    Args:
+        workdir: created if it is not there.
+        config: the run's config.
+        dataset: what it runs on.
+
+    Attributes:
+        iteration: the iteration to work on, from 1.
+        epoch: the epoch of that iteration to work on, from 0; above 0 in a run that resumes inside an iteration.
+        losses: mean loss of each epoch of that iteration so far.
+        history: the records of finished iterations; the first is the initial model's.
+
+    Raises:
+        UserError: the folder holds a run of another config, or another process is working in it.
+    """
+
+    def __init__(self, workdir: str | pathlib.Path, config: ConfigDict, dataset: Dataset):
+        self._workdir, self._config, self._dataset = pathlib.Path(workdir), config, dataset
+        (self._workdir / "pseudo_labels").mkdir(parents=True, exist_ok=True)
+        self._lock = logs.lock_workdir(self._workdir)
+        self._check_config(config.to_dict() | {"train_split": dataset.records["train"].fingerprint})
+        self._checkpoints = checkpoints.Checkpoints(self._workdir)
+        self._log: logs.MetricsLog | None = None
+        self._saved_at = time.monotonic()
+        self._seconds: dict[str, float] = {}
+        self.iteration, self.epoch = 1, 0
+        self.losses: list[float] = []
+        self.history: list[dict[str, Any]] = []
+
+    def _check_config(self, config: dict[str, Any]) -> None:
+        path = self.workdir / "config.json"
+        if path.exists():
+            before = logs.flatten(logs.read_json(path))
+            for name, value in logs.flatten(config).items():
+                if name not in before or (before[name] != value and name.replace("/", ".") not in _FREE_FIELDS):
+                    raise types.UserError(
+                        f"workdir: {str(self.workdir)!r} holds a run with {name.replace('/', '.')} = "
+                        f"{before.get(name)!r}, this one has {value!r}; choose another --workdir"
+                    )
+        logs.write_json(path, config)
+
+    def restore(self, initial: TrainState) -> TrainState:
+        """Returns the state to go on from: the last checkpoint's, or the initial one."""
+        restored = self._checkpoints.restore_last(initial)
+        if restored is not None:
+            initial, position = restored
+            self.iteration, self.epoch = position["iteration"], position["epoch"]
+            self.losses, self.history, self._seconds = position["losses"], position["history"], position["seconds"]
+            print(f"resuming {self._workdir}: {self.place()}", flush=True)
+        self._log = logs.MetricsLog(self._workdir, self.history)
+        return initial
+
+    def is_over(self) -> bool:
+        """Whether the last iteration is done, or the label-free stop applies."""
+        if self.iteration > self._config.train.num_iterations:
+            return True
+        stop = self._config.get("stop")
+        if stop is None or stop.when == "never" or (stop.when == "auto" and self._dataset.has_queries):
+            return False
+        return reporting.label_free_choice(self.history, stop)[1]
+
+    def place(self) -> str:
+        """Where the loop is, for people."""
+        return f"iteration {self.iteration}/{self._config.train.num_iterations}, epoch {self.epoch + 1}"
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Adds the seconds spent inside to this iteration's phase `name`."""
+        start = time.monotonic()
+        yield
+        self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - start
+
+    def save_pseudo_labels(self, pseudo_labels: np.ndarray, paths: np.ndarray, **facts: float) -> None:
+        """Keeps this iteration's pseudo labels [N] with the images' paths [N] and numbers to log with them."""
+        path = self._pseudo_labels_path(self.iteration)
+        logs.write_arrays(path, pseudo_labels=pseudo_labels, paths=paths, **facts)
+
+    def load_pseudo_labels(self) -> tuple[np.ndarray, dict[str, float]]:
+        """Returns this iteration's (pseudo labels [N], the numbers kept with them)."""
+        with np.load(self._pseudo_labels_path(self.iteration), allow_pickle=False) as arrays:
+            facts = {name: float(arrays[name]) for name in arrays if arrays[name].ndim == 0}
+            return arrays["pseudo_labels"], facts
+
+    def previous_pseudo_labels(self) -> np.ndarray | None:
+        """Returns the last iteration's pseudo labels [N]; None in the first."""
+        if self.iteration == 1:
+            return None
+        with np.load(self._pseudo_labels_path(self.iteration - 1), allow_pickle=False) as arrays:
+            return arrays["pseudo_labels"]
+
+    def _pseudo_labels_path(self, iteration: int) -> pathlib.Path:
+        return self._workdir / "pseudo_labels" / f"iteration_{iteration:03d}.npz"
+
+    def end_epoch(self, state: TrainState, loss: float) -> None:
+        """Notes that an epoch is done; saves a checkpoint if the last one is old."""
+        self.epoch += 1
+        self.losses.append(loss)
+        if time.monotonic() - self._saved_at >= self._config.checkpoint.every_minutes * 60:
+            self._save(state)
+
+    def end_iteration(self, state: TrainState, measured: dict[str, Any]) -> None:
+        """Logs what was measured in an iteration, saves the model and moves on to the next one.
+
+        Called before the first iteration, it records the initial model.
+        """
+        number = self.iteration if self.history else 0
+        seconds = {name: round(value, 3) for name, value in self._seconds.items()}
+        record = {"iteration": number, **measured, "seconds": seconds}
+        self.history.append(record)
+        self._log.write(record)
+        print(reporting.iteration_line(record, self._config.train.num_iterations), flush=True)
+        if number:
+            self.iteration, self.epoch, self.losses = self.iteration + 1, 0, []
+        self._seconds = {}
+        # The best first: a run killed in between comes back to this iteration and saves both again.
+        if reporting.best_iteration(self.history, self._config.get("stop")) == number:
+            self._checkpoints.save_best(state, {"record": record})
+        self._save(state)
+
+    def _save(self, state: TrainState) -> None:
+        position = {
+            "iteration": self.iteration,
+            "epoch": self.epoch,
+            "losses": self.losses,
+            "history": self.history,
+            "seconds": self._seconds,
+        }
+        self._checkpoints.save_last(state, position)
+        self._saved_at = time.monotonic()
+
+    def finish(self, method: str, mesh: Mesh) -> dict[str, Any]:
+        """Writes result.json, prints the result and closes the files."""
+        result = reporting.summarize(self.history, method=method, config=self._config, mesh=mesh)
+        logs.write_json(self._workdir / "result.json", result)
+        print(reporting.result_table(result))
+        print(f"run directory: {self._workdir}", flush=True)
+        self._log.close()
+        self._checkpoints.close()
+        self._lock.close()
+        return result

@@ -1,0 +1,189 @@
+"""From a config to the objects a loop works with: data, model, optimizer, start weights."""
+
+import functools
+import importlib
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from data_prep import prepare
+from reid_jax import augment, checkpoints, evaluate, features, types
+from reid_jax.data import images as images_lib
+from reid_jax.data import records as records_lib
+from reid_jax.models import calibration, pretrained, resnet
+from reid_jax.models.reid import ReidModel
+
+_RESNETS = {"resnet18": resnet.resnet18, "resnet34": resnet.resnet34, "resnet50": resnet.resnet50}
+_CALIBRATION_BATCHES = 16
+
+
+class Dataset(NamedTuple):
+    """The splits of a prepared data set.
+
+    Attributes:
+        records: by split, what is known about each image.
+        images: by split, the decoded images.
+    """
+
+    records: dict[str, records_lib.Records]
+    images: dict[str, images_lib.ImageSource]
+
+    @property
+    def train_ids(self) -> np.ndarray:
+        """[N] int64, the train split's identities numbered from 0; -1 where not known."""
+        pids = self.records["train"].pids
+        known = np.unique(pids[pids >= 0])
+        return np.where(pids >= 0, np.searchsorted(known, pids), types.UNKNOWN)
+
+    @property
+    def has_queries(self) -> bool:
+        """Whether accuracy can be measured."""
+        return "query" in self.records and "gallery" in self.records
+
+
+def open_dataset(data: ConfigDict, *, splits: tuple[str, ...] = ("train", "query", "gallery")) -> Dataset:
+    """Opens config.data; the synthetic data set is made first if it is not there yet.
+
+    Args:
+        data: config.data.
+        splits: what is needed. Query and gallery may be missing, as from a folder of crops; the first may not.
+
+    Raises:
+        UserError: it is not prepared, lacks the first split, or cannot be decoded.
+    """
+    for name in ("height", "width"):
+        if data[name] < 1:
+            raise types.UserError(f"data.{name} must be at least 1 pixel, got {data[name]}")
+    if data.dataset == "synthetic" and records_lib.find_dataset(data.dir, data.dataset) is None:
+        prepare.prepare("synthetic", source=None, data_dir=data.dir)
+    records = records_lib.load_records(data.dir, data.dataset)
+    if splits[0] not in records:
+        raise types.UserError(
+            f"data.dataset: {data.dataset!r} has no {splits[0]} split, only {', '.join(records)}"
+        )
+    records = {split: records[split] for split in splits if split in records}
+    open_split = functools.partial(
+        images_lib.open_images,
+        height=data.height,
+        width=data.width,
+        cache_dir=data.cache_dir or pathlib.Path(data.dir, "cache"),
+        cache_bytes=int(data.cache_gib * 2**30),
+        num_workers=data.num_workers,
+    )
+    return Dataset(records, {split: open_split(records[split]) for split in records})
+
+
+def build_model(model: ConfigDict, kind: type[ReidModel] = ReidModel, **fields: Any) -> ReidModel:
+    """Builds config.model, without weights; `fields` are what `kind` has more than a ReidModel.
+
+    A backbone of one's own is named as "module:Class": a Flax module whose `__call__(images, *, train)` returns a
+    feature map [B, h, w, C].
+
+    Raises:
+        UserError: an unknown backbone or option.
+    """
+    dtypes = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+    if model.dtype not in dtypes:
+        raise types.UserError(f"model.dtype must be one of {', '.join(dtypes)}, got {model.dtype!r}")
+    if ":" in model.backbone:
+        module, _, name = model.backbone.partition(":")
+        try:
+            backbone = getattr(importlib.import_module(module), name)()
+        except (ImportError, AttributeError) as error:
+            raise types.UserError(f"model.backbone: cannot import {model.backbone!r}: {error}") from error
+    elif model.backbone in _RESNETS:
+        backbone = _RESNETS[model.backbone](
+            width=model.width,
+            last_stride=model.last_stride,
+            bn_group_size=model.bn_group_size,
+            dtype=dtypes[model.dtype],
+        )
+    else:
+        raise types.UserError(
+            f"model.backbone must be one of {', '.join(_RESNETS)} or 'module:Class', got {model.backbone!r}"
+        )
+    return kind(backbone=backbone, pooling=model.pooling, bn_group_size=model.bn_group_size, **fields)
+
+
+def initial_variables(
+    config: ConfigDict, model: ReidModel, images: images_lib.ImageSource, *, batch_size: int
+) -> dict[str, Any]:
+    """Returns the variables a run starts from, and says on standard output where they are from.
+
+    Random weights get their batch-norm statistics measured on training images first: with the initial ones
+    (mean 0, variance 1) the embeddings of all images would nearly coincide.
+
+    Raises:
+        UserError: the weights or the checkpoint are missing or of another model.
+    """
+    init_key, order_key = jax.random.split(jax.random.key(config.seed))
+    sample = jnp.zeros((config.model.bn_group_size or 1, *images.shape), jnp.float32)
+    init = functools.partial(model.init, train=False)
+    if config.model.checkpoint:
+        print(f"starting from the checkpoint {config.model.checkpoint}", flush=True)
+        return checkpoints.restore_variables(config.model.checkpoint, jax.eval_shape(init, init_key, sample))
+    variables = jax.jit(init)(init_key, sample)
+    if config.model.weights:
+        if not pathlib.Path(config.model.weights).is_file():
+            raise types.UserError(
+                f"model.weights: no file {config.model.weights!r}; make it with python data_prep/port_resnet.py, or "
+                "start from random weights with --config.model.weights="
+            )
+        print(f"starting from the weights {config.model.weights}", flush=True)
+        return pretrained.load_variables(config.model.weights, variables)
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(order_key)))
+    order = np.resize(rng.permutation(len(images)), (_CALIBRATION_BATCHES, batch_size))
+    print(f"starting from random weights; calibrating batch norm on {order.size} training images", flush=True)
+    inputs = (augment.normalize(batch) for batch in images.batches(order))
+    return calibration.calibrate_batch_norm(model, variables, inputs)
+
+
+def evaluate_model(
+    options: ConfigDict,
+    embed_step: features.EmbedStep,
+    variables: dict[str, Any],
+    *,
+    dataset: Dataset,
+    mesh: Mesh,
+) -> dict[str, float]:
+    """Ranks the gallery for every query, as `options` (config.evaluation) say.
+
+    Returns:
+        Nothing where the data set has no queries; else mAP, rank1, rank5, rank10, rank20 and mINP as fractions, and the numbers of queries ranked and skipped.
+    """
+    if not dataset.has_queries:
+        return {}
+    query, gallery = (
+        features.embed_images(
+            embed_step,
+            variables,
+            dataset.images[split],
+            mesh,
+            batch_size=options.batch_size,
+            description=f"embedding {split}",
+        )
+        for split in ("query", "gallery")
+    )
+    result = evaluate.evaluate_embeddings(
+        query,
+        gallery,
+        dataset.records["query"].pids,
+        dataset.records["query"].camids,
+        dataset.records["gallery"].pids,
+        dataset.records["gallery"].camids,
+        metric=options.metric,
+        ap_method=options.ap_method,
+    )
+    scores = {"mAP": float(result.mAP)}
+    for rank in (1, 5, 10, 20):
+        scores[f"rank{rank}"] = float(result.cmc[min(rank, len(result.cmc)) - 1])
+    return scores | {
+        "mINP": float(result.mINP),
+        "queries_ranked": int(result.num_valid),
+        "queries_skipped": int(result.num_skipped),
+    }

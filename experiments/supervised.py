@@ -1,0 +1,138 @@
+"""Supervised baselines: true identities in place of pseudo labels, the upper limit of HCT's Table 1.
+
+    python experiments/supervised.py                                           # batch-hard triplet loss
+    python experiments/supervised.py --config.train.loss=classifier            # cross-entropy over identities
+"""
+
+import functools
+import os
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from data_prep import cli
+from experiments import run_directory, setup_run
+from reid_jax import augment, features, losses, optimizers, sampling, sharding, train, types
+from reid_jax.data.batches import device_batches
+from reid_jax.models.id_classifier import IdClassifier
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    os.path.join(os.path.dirname(__file__), "configs", "supervised.py"),
+    "experiments/configs/supervised.py:DATASET; single fields as --config.FIELD=VALUE.",
+    lock_config=True,
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; runs/supervised_LOSS_DATASET if not given.")
+
+
+def check(config: ConfigDict, dataset: setup_run.Dataset) -> None:
+    """Checks the fields that the data bounds.
+
+    Raises:
+        UserError: no identities, too few of them, or an unknown loss.
+    """
+    if config.train.loss not in ("triplet", "classifier"):
+        raise types.UserError(f"train.loss must be 'triplet' or 'classifier', got {config.train.loss!r}")
+    num_identities = int(dataset.train_ids.max()) + 1
+    if num_identities < config.train.num_ids:
+        raise types.UserError(
+            f"data.dataset: {config.data.dataset!r} has {num_identities} known train identities; supervised training "
+            f"needs at least train.num_ids = {config.train.num_ids}"
+        )
+
+
+def epoch_batches(config: ConfigDict, epoch: int, labels: np.ndarray) -> np.ndarray:
+    """Draws the index batches [steps, P * K] of one epoch."""
+    rng = np.random.default_rng([config.seed, epoch])
+    num_ids, num_instances = config.train.num_ids, config.train.num_instances
+    if config.train.loss == "triplet":
+        return sampling.pk_batches(rng, labels, num_ids=num_ids, num_instances=num_instances)
+    return sampling.shuffled_batches(rng, labels, batch_size=num_ids * num_instances)
+
+
+def make_loss(config: ConfigDict):
+    """Returns the training loss (outputs of the model, labels [B]) -> scalar."""
+
+    def triplet(features, labels):
+        options = {name: config.loss[name] for name in ("margin", "soft_margin", "reduction")}
+        return losses.batch_hard_triplet(features.embeddings, labels, **options)
+
+    def cross_entropy(outputs, labels):
+        _, logits = outputs
+        targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), config.loss.label_smoothing)
+        return optax.softmax_cross_entropy(logits, targets).mean()
+
+    return triplet if config.train.loss == "triplet" else cross_entropy
+
+
+def run_supervised(config: ConfigDict, workdir: str) -> dict[str, Any]:
+    """Trains on the true identities, evaluating every few epochs, and returns the result."""
+    mesh = sharding.make_mesh(config.num_devices)
+    batch_size = config.train.num_ids * config.train.num_instances
+    sharding.check_batch_size(mesh, batch_size)
+    sharding.check_batch_size(mesh, config.evaluation.batch_size)
+    dataset = setup_run.open_dataset(config.data)
+    train_ids, images = dataset.train_ids, dataset.images["train"]
+    check(config, dataset)
+
+    embedder = model = setup_run.build_model(config.model)
+    if config.train.loss == "classifier":
+        model = setup_run.build_model(config.model, IdClassifier, num_classes=int(train_ids.max()) + 1)
+    steps_per_epoch = len(epoch_batches(config, 0, train_ids))
+    optimizer = optimizers.make_optimizer(
+        config.train.optimizer,
+        optimizers.step_schedule(
+            config.train.learning_rate,
+            drop_every=config.train.drop_every * steps_per_epoch,
+            factor=config.train.drop_factor,
+        ),
+        momentum=config.train.momentum,
+        weight_decay=config.train.weight_decay,
+    )
+    train_step = train.make_train_step(
+        model, make_loss(config), optimizer, functools.partial(augment.augment, **config.augment), mesh
+    )
+    embed_step = features.make_embed_step(embedder, mesh)
+    evaluate = functools.partial(setup_run.evaluate_model, config.evaluation, embed_step, dataset=dataset, mesh=mesh)
+    train_key = jax.random.fold_in(jax.random.key(config.seed), 1)
+
+    run = run_directory.RunDirectory(workdir, config, dataset)
+    variables = setup_run.initial_variables(config, model, images, batch_size=batch_size)
+    state = run.restore(train.init_train_state(variables, optimizer, mesh))
+    if not run.history:
+        with run.phase("evaluate"):
+            scores = evaluate(state.variables)
+        run.end_iteration(state, scores)
+
+    while not run.is_over():
+        done = (run.iteration - 1) * config.train.num_epochs
+        epochs = [
+            epoch_batches(config, done + epoch, train_ids) for epoch in range(run.epoch, config.train.num_epochs)
+        ]
+        batches = device_batches(images, np.concatenate(epochs), mesh)
+        for index_batches in epochs:
+            with run.phase("train"):
+                labels = train_ids[index_batches]
+                state, epoch_losses = train.train_epoch(
+                    train_step, state, train_key, batches, labels, mesh, description=run.place()
+                )
+            run.end_epoch(state, float(epoch_losses.mean()))
+        with run.phase("evaluate"):
+            scores = evaluate(state.variables)
+        run.end_iteration(state, {"loss": float(np.mean(run.losses))} | scores)
+    return run.finish(f"supervised {config.train.loss}", mesh)
+
+
+def main() -> None:
+    """Runs a supervised baseline as the flags say."""
+    config = _CONFIG.value
+    default = os.path.join("runs", f"supervised_{config.train.loss}_{config.data.dataset}")
+    run_supervised(config, _WORKDIR.value or default)
+
+
+if __name__ == "__main__":
+    cli.run(main)

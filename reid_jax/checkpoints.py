@@ -1,0 +1,150 @@
+"""A run's checkpoints: the last ones, to resume from, and the best one, to use.
+
+Each checkpoint is a folder that orbax writes under a temporary name and renames when it is complete, with the
+items `variables` (the model), `optimizer` (the rest of the train state) and `progress` (JSON: where the loop is).
+"""
+
+import errno
+import pathlib
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from flax import traverse_util
+
+from reid_jax import types
+from reid_jax.train import TrainState
+
+_LAST, _BEST = "last", "best"
+_MODEL = "variables"
+
+
+class Checkpoints:
+    """The checkpoints of one run directory.
+
+    Args:
+        workdir: the run directory; they lie in its folder checkpoints/.
+    """
+
+    def __init__(self, workdir: str | pathlib.Path):
+        root = pathlib.Path(workdir).absolute() / "checkpoints"
+        # Two of the last, so that there is one at every moment.
+        self._managers = {_LAST: _manager(root / _LAST, max_to_keep=2), _BEST: _manager(root / _BEST, max_to_keep=1)}
+
+    def save_last(self, state: TrainState, progress: dict[str, Any]) -> None:
+        """Saves what is needed to go on from here.
+
+        Args:
+            state: the train state.
+            progress: JSON values; where the loop is.
+
+        Raises:
+            OSError: the disk is full; earlier checkpoints are untouched.
+        """
+        self._save(_LAST, state, progress)
+
+    def save_best(self, state: TrainState, progress: dict[str, Any]) -> None:
+        """Saves the model to keep; see `save_last`."""
+        self._save(_BEST, state, progress)
+
+    def restore_last(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+        """Returns the newest (state, progress), placed and typed as `like`, or None if there is none."""
+        manager = self._managers[_LAST]
+        step = manager.latest_step()
+        if step is None:
+            return None
+        items = manager.restore(
+            step,
+            args=ocp.args.Composite(
+                variables=ocp.args.StandardRestore(like.variables),
+                optimizer=ocp.args.StandardRestore(_optimizer_item(like)),
+                progress=ocp.args.JsonRestore(),
+            ),
+        )
+        variables, optimizer = items["variables"], items["optimizer"]
+        state = TrainState(
+            optimizer["step"], variables["params"], variables["batch_stats"], optimizer["opt_state"]
+        )
+        return state, items["progress"]
+
+    def close(self) -> None:
+        """Waits for and closes what is open."""
+        for manager in self._managers.values():
+            manager.close()
+
+    def _save(self, kind: str, state: TrainState, progress: dict[str, Any]) -> None:
+        manager, step = self._managers[kind], int(state.step)
+        if step in manager.all_steps():  # a run killed after this save, and now here again
+            manager.delete(step)
+        try:
+            manager.save(
+                step,
+                args=ocp.args.Composite(
+                    variables=ocp.args.StandardSave(state.variables),
+                    optimizer=ocp.args.StandardSave(_optimizer_item(state)),
+                    progress=ocp.args.JsonSave(progress),
+                ),
+                force=True,
+            )
+        except Exception as error:
+            # The storage library under orbax reports a full disk in its own exception types.
+            if "No space left on device" in str(error) or "RESOURCE_EXHAUSTED" in str(error):
+                raise OSError(errno.ENOSPC, "No space left on device", str(manager.directory)) from error
+            raise
+
+
+def restore_variables(checkpoint: str | pathlib.Path, like: dict[str, Any]) -> dict[str, Any]:
+    """Reads only the model of a checkpoint.
+
+    Args:
+        checkpoint: a run directory (its best model), or its folder checkpoints/best or checkpoints/last.
+        like: the model's variables, or shapes of them, as `model.init` gives them. What the checkpoint has
+            besides, such as a classifier, is left out.
+
+    Returns:
+        The variables.
+
+    Raises:
+        UserError: there is no checkpoint, or it is of another model.
+    """
+    path = pathlib.Path(checkpoint).absolute()
+    folder = path if path.name in (_LAST, _BEST) else path / "checkpoints" / _BEST
+    if not folder.is_dir():
+        raise types.UserError(f"no checkpoint in {str(checkpoint)!r}; expected the folder checkpoints/best in it")
+    steps = [int(step.name) for step in folder.iterdir() if step.name.isdecimal() and (step / _MODEL).is_dir()]
+    if not steps:
+        raise types.UserError(f"no finished checkpoint in {str(checkpoint)!r}")
+    with ocp.StandardCheckpointer() as checkpointer:
+        item = folder / str(max(steps)) / _MODEL
+        shapes = jax.tree.map(_shape_of, checkpointer.metadata(item).item_metadata.tree)
+        found = traverse_util.flatten_dict(checkpointer.restore(item, shapes), sep="/")
+    expected = traverse_util.flatten_dict(like, sep="/")
+    for name, leaf in expected.items():
+        if name not in found or found[name].shape != leaf.shape:
+            there = found[name].shape if name in found else "absent"
+            raise types.UserError(
+                f"checkpoint {str(checkpoint)!r} is of another model: {name} is {there} there, {leaf.shape} in this one"
+            )
+    return traverse_util.unflatten_dict({name: found[name] for name in expected}, sep="/")
+
+
+def _shape_of(metadata: Any) -> jax.ShapeDtypeStruct:
+    # On one device, whatever devices the checkpoint was written from.
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.ShapeDtypeStruct(metadata.shape, metadata.dtype, sharding=here)
+
+
+def _manager(folder: pathlib.Path, *, max_to_keep: int) -> ocp.CheckpointManager:
+    return ocp.CheckpointManager(
+        folder,
+        options=ocp.CheckpointManagerOptions(
+            max_to_keep=max_to_keep,
+            cleanup_tmp_directories=True,
+            enable_async_checkpointing=False,
+        ),
+        item_names=(_MODEL, "optimizer", "progress"),
+    )
+
+
+def _optimizer_item(state: TrainState) -> dict[str, Any]:
+    return {"step": state.step, "opt_state": state.opt_state}

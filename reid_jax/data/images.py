@@ -1,0 +1,190 @@
+"""Encoded images -> uint8 [H, W, 3]: decoded once into a memory-mapped cache, or streamed when they are too many.
+
+Both kinds of source answer `batches(index_batches)` with the same arrays in the same order, so that nothing
+above this module can tell them apart but by their speed.
+"""
+
+import dataclasses
+import io
+import os
+import pathlib
+from collections.abc import Iterator
+
+import grain
+import numpy as np
+from PIL import Image
+
+from reid_jax import types
+from reid_jax.data.records import Records
+from reid_jax.progress import ProgressBar
+
+# Below this many images, starting worker processes costs more than they save.
+_MIN_IMAGES_FOR_WORKERS = 4096
+_CACHE_CHUNK = 64
+
+
+def decode(encoded: bytes, height: int, width: int) -> np.ndarray:
+    """Decodes and resizes one image.
+
+    Args:
+        encoded: a JPEG or PNG file's bytes.
+        height: of the result in pixels.
+        width: of the result in pixels.
+
+    Returns:
+        [height, width, 3] uint8 RGB, resized with Pillow's antialiased bilinear filter, which the papers'
+        figures were made with.
+    """
+    image = Image.open(io.BytesIO(encoded)).convert("RGB")
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+@dataclasses.dataclass(frozen=True)
+class _DecodeAt:
+    """A grain data source: item i is the decoded image records[order[i]]."""
+
+    records: Records
+    order: np.ndarray
+    height: int
+    width: int
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, position: int) -> np.ndarray:
+        index = int(self.order[position])
+        try:
+            return decode(self.records.encoded(index), self.height, self.width)
+        except OSError as error:  # Pillow's errors for files it cannot decode
+            raise types.UserError(
+                f"{self.records.dataset}/{self.records.split}: cannot decode {self.records.paths[index]}: {error}"
+            ) from error
+
+
+def _decoded_batches(source: _DecodeAt, batch_size: int, num_workers: int) -> Iterator[np.ndarray]:
+    """Yields [batch_size, H, W, 3] uint8 in the source's order; the last one may be shorter."""
+    dataset = grain.MapDataset.source(source).batch(batch_size)
+    reading = grain.ReadOptions(num_threads=2 if num_workers else 4, prefetch_buffer_size=16)
+    batches = dataset.to_iter_dataset(reading)
+    if num_workers:
+        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=4))
+    return iter(batches)
+
+
+@dataclasses.dataclass(frozen=True)
+class CachedImages:
+    """Decoded images in a memory-mapped file.
+
+    Attributes:
+        array: [N, H, W, 3] uint8, read-only.
+    """
+
+    array: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, 3)."""
+        return self.array.shape[1:]
+
+    def batches(self, index_batches: np.ndarray) -> Iterator[np.ndarray]:
+        """Yields [B, H, W, 3] uint8 for every row of index_batches [steps, B]."""
+        for indices in index_batches:
+            yield self.array[indices]
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamedImages:
+    """Images decoded whenever they are asked for, by grain workers; nothing is kept.
+
+    Attributes:
+        records: what to read.
+        height: in pixels.
+        width: in pixels.
+        num_workers: processes that decode; 0 decodes in threads of this process.
+    """
+
+    records: Records
+    height: int
+    width: int
+    num_workers: int
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, 3)."""
+        return self.height, self.width, 3
+
+    def batches(self, index_batches: np.ndarray) -> Iterator[np.ndarray]:
+        """Yields [B, H, W, 3] uint8 for every row of index_batches [steps, B]."""
+        source = _DecodeAt(self.records, np.ravel(index_batches), self.height, self.width)
+        return _decoded_batches(source, index_batches.shape[1], self.num_workers)
+
+
+ImageSource = CachedImages | StreamedImages
+
+
+def open_images(
+    records: Records,
+    *,
+    height: int,
+    width: int,
+    cache_dir: str | pathlib.Path,
+    cache_bytes: int,
+    num_workers: int = -1,
+) -> ImageSource:
+    """Returns the images of one split at one size, from the cache, which is made if it is not there yet.
+
+    Args:
+        records: the split.
+        height: in pixels.
+        width: in pixels.
+        cache_dir: where caches are kept; one file per split's contents and size.
+        cache_bytes: a split whose decoded images need more than this is streamed instead.
+        num_workers: processes that decode; -1: one per core for large splits, none for small ones.
+
+    Raises:
+        UserError: an image cannot be decoded, or the disk is full.
+    """
+    if num_workers < 0:
+        num_workers = (os.cpu_count() or 1) if len(records) >= _MIN_IMAGES_FOR_WORKERS else 0
+    if len(records) * height * width * 3 > cache_bytes:
+        return StreamedImages(records, height, width, num_workers)
+    path = pathlib.Path(cache_dir, f"{records.dataset}_{records.split}_{height}x{width}_{records.fingerprint}.npy")
+    if not path.exists():
+        _write_cache(records, height, width, path, num_workers)
+    return CachedImages(np.load(path, mmap_mode="r"))
+
+
+def _write_cache(records: Records, height: int, width: int, path: pathlib.Path, num_workers: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A name of this process's own: two runs that start together may both decode, and either result is right.
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    shape = (len(records), height, width, 3)
+    source = _DecodeAt(records, np.arange(len(records)), height, width)
+    done = 0
+    try:
+        with (
+            open(temporary, "wb") as file,
+            ProgressBar(len(records), f"decoding {records.dataset}/{records.split}", unit="images") as bar,
+        ):
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            # Plain writes, not a memory map: on a full disk a write raises, a mapped store kills the process.
+            for images in _decoded_batches(source, _CACHE_CHUNK, num_workers):
+                file.write(np.ascontiguousarray(images).data)
+                done += len(images)
+                bar.update(len(images))
+            file.flush()
+            os.fsync(file.fileno())
+        if done != len(records):
+            raise RuntimeError(f"decoded {done} of {len(records)} images of {records.dataset}/{records.split}")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

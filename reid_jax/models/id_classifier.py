@@ -1,0 +1,35 @@
+"""A re-ID model with a classifier over identities on top, for training with cross-entropy."""
+
+import jax
+from flax import linen as nn
+
+from reid_jax import types
+from reid_jax.models.heads import Classifier
+from reid_jax.models.reid import ReidModel
+
+
+class IdClassifier(ReidModel):
+    """Images to (`Features`, logits).
+
+    Its variables are those of a `ReidModel` of the same fields and `params/classifier` besides, so that either
+    can be applied to them.
+
+    Attributes:
+        num_classes: K, identities.
+    """
+
+    num_classes: int = 1
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> tuple[types.Features, jax.Array]:
+        """Embeds and classifies a batch.
+
+        Args:
+            images: [B, H, W, 3] float, normalised.
+            train: see `ReidModel`; static.
+
+        Returns:
+            (Features, logits [B, K] float32).
+        """
+        features = super().__call__(images, train=train)
+        return features, Classifier(self.num_classes, name="classifier")(features.embeddings)

@@ -1,0 +1,91 @@
+"""A backbone of any kind and the pooling that makes embeddings of its feature map."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from reid_jax import types
+from reid_jax.models import pooling
+from reid_jax.models.heads import BNNeck
+
+_POOLINGS = ("avg", "gem")
+_NECKS = ("none", "bn")
+_GEM_P = 3.0  # Radenovic et al. 2018, section 5.2
+
+
+class ReidModel(nn.Module):
+    """Images to `Features`.
+
+    Attributes:
+        backbone: any module whose `__call__(images, *, train)` returns a feature map [B, h, w, C] float.
+        pooling: "avg", or "gem" with a learned exponent (the parameter `gem_p`).
+        num_stripes: stripes pooled besides, always by their mean; 0 = none.
+        neck: "none", or "bn" for a batch norm of the pooled feature; stripes do not go through it.
+        bn_group_size: images per group of the neck's batch norm; 0 = the whole batch. The backbone has its own.
+    """
+
+    backbone: nn.Module
+    pooling: str = "avg"
+    num_stripes: int = 0
+    neck: str = "none"
+    bn_group_size: int = 0
+
+    def __post_init__(self):
+        """Checks the fields.
+
+        Raises:
+            UserError: a field breaks its rule.
+        """
+        if not isinstance(self.backbone, nn.Module):
+            raise types.UserError(f"backbone must be a Flax module (linen), got a {type(self.backbone).__name__}")
+        if self.pooling not in _POOLINGS:
+            raise types.UserError(f"pooling must be one of {', '.join(_POOLINGS)}, got {self.pooling!r}")
+        if self.neck not in _NECKS:
+            raise types.UserError(f"neck must be one of {', '.join(_NECKS)}, got {self.neck!r}")
+        if self.num_stripes < 0:
+            raise types.UserError(f"num_stripes must be at least 0 (0 = none), got {self.num_stripes}")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> types.Features:
+        """Embeds a batch.
+
+        Args:
+            images: [B, H, W, 3] float, normalised (`reid_jax.augment.normalize`).
+            train: batch norms by the batch's statistics, updating the running ones; static.
+
+        Returns:
+            Features; D is the backbone's number of channels.
+
+        Raises:
+            UserError: images of another shape or dtype, a backbone that returns no feature map, or stripes that do
+                not divide the map's height.
+        """
+        if images.ndim != 4 or images.shape[-1] != 3 or not jnp.issubdtype(images.dtype, jnp.floating):
+            raise types.UserError(
+                f"images must be [B, H, W, 3] float, normalised, got shape {images.shape} of {images.dtype}"
+            )
+        feature_map = self.backbone(images, train=train)
+        _check_feature_map(feature_map, self.backbone, len(images))
+        # Pooling and everything after it is float32, whatever the backbone computes in.
+        feature_map = feature_map.astype(jnp.float32)
+        if self.pooling == "gem":
+            p = self.param("gem_p", nn.initializers.constant(_GEM_P), (), jnp.float32)
+            embeddings = pooling.gem_pool(feature_map, p)
+        else:
+            embeddings = pooling.average_pool(feature_map)
+        if self.neck == "bn":
+            embeddings = BNNeck(group_size=self.bn_group_size, name="neck")(embeddings, train=train)
+        stripes = pooling.stripe_pool(feature_map, self.num_stripes) if self.num_stripes else None
+        return types.Features(embeddings, stripes)
+
+
+def _check_feature_map(feature_map: object, backbone: nn.Module, batch: int) -> None:
+    is_float = isinstance(feature_map, jax.Array) and jnp.issubdtype(feature_map.dtype, jnp.floating)
+    if is_float and feature_map.ndim == 4 and len(feature_map) == batch and feature_map.size:
+        return
+    got = f"shape {feature_map.shape} of {feature_map.dtype}" if hasattr(feature_map, "shape") else type(feature_map)
+    raise types.UserError(
+        f"the backbone {type(backbone).__name__} must return a feature map [{batch}, h, w, C] float before pooling, "
+        f"got {got}"
+    )

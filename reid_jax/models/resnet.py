@@ -1,0 +1,180 @@
+"""ResNet v1.5 as torchvision computes it: images to a feature map.
+
+Parameter names mirror torchvision's (`layer1.0.conv1.weight` is `layer1_0/conv1/kernel`), so that porting weights
+is a rename (`reid_jax/models/pretrained.py`).
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from reid_jax import types
+from reid_jax.models.batch_norm import BatchNorm
+
+# torchvision: kaiming_normal_(mode="fan_out", nonlinearity="relu").
+_KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (He et al. 2016, figure 5 left).
+
+    Attributes:
+        channels: of the convolutions and of the output.
+        stride: of the first convolution.
+        conv: makes a convolution from (features, kernel size, stride=, name=).
+        norm: makes a batch norm from (name=).
+        train: batch norm by the batch's statistics.
+    """
+
+    channels: int
+    stride: int
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+    train: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [B, h, w, C] to [B, h / stride, w / stride, channels]."""
+        y = self.conv(self.channels, 3, stride=self.stride, name="conv1")(x)
+        y = nn.relu(self.norm(name="bn1")(y, train=self.train))
+        y = self.conv(self.channels, 3, name="conv2")(y)
+        y = self.norm(name="bn2")(y, train=self.train)
+        return nn.relu(y + _shortcut(self, x, self.channels))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions and a shortcut, the stride on the 3x3 ("v1.5").
+
+    Attributes: as `BasicBlock`'s; the output has 4 times `channels`.
+    """
+
+    channels: int
+    stride: int
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+    train: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [B, h, w, C] to [B, h / stride, w / stride, 4 channels]."""
+        y = self.conv(self.channels, 1, name="conv1")(x)
+        y = nn.relu(self.norm(name="bn1")(y, train=self.train))
+        y = self.conv(self.channels, 3, stride=self.stride, name="conv2")(y)
+        y = nn.relu(self.norm(name="bn2")(y, train=self.train))
+        y = self.conv(4 * self.channels, 1, name="conv3")(y)
+        y = self.norm(name="bn3")(y, train=self.train)
+        return nn.relu(y + _shortcut(self, x, 4 * self.channels))
+
+
+_BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
+
+
+class ResNet(nn.Module):
+    """A ResNet without its pooling and classifier.
+
+    Attributes:
+        stage_sizes: blocks per stage, two stages or more.
+        block: "basic" or "bottleneck".
+        width: channels of the first stage's convolutions; they double with every stage.
+        last_stride: of the last stage, 1 or 2; 1 keeps a map of twice the height and width.
+        bn_group_size: images per batch-norm group; 0 = the whole batch.
+        dtype: of the activations; parameters and batch-norm statistics are float32.
+    """
+
+    stage_sizes: Sequence[int]
+    block: str
+    width: int = 64
+    last_stride: int = 2
+    bn_group_size: int = 0
+    dtype: Any = jnp.float32
+
+    def __post_init__(self):
+        """Checks the fields.
+
+        Raises:
+            UserError: a field breaks its rule.
+        """
+        if len(self.stage_sizes) < 2 or min(self.stage_sizes) < 1:
+            raise types.UserError(f"stage_sizes must be two or more numbers of blocks, got {self.stage_sizes}")
+        if self.block not in _BLOCKS:
+            raise types.UserError(f"block must be one of {', '.join(_BLOCKS)}, got {self.block!r}")
+        if self.width < 1:
+            raise types.UserError(f"width must be at least 1, got {self.width}")
+        if self.last_stride not in (1, 2):
+            raise types.UserError(f"last_stride must be 1 or 2, got {self.last_stride}")
+        if self.bn_group_size < 0:
+            raise types.UserError(f"bn_group_size must be at least 0 (0 = the whole batch), got {self.bn_group_size}")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        """Computes the last feature map.
+
+        Args:
+            images: [B, H, W, 3] float, normalised.
+            train: batch norm by the batch's statistics; static.
+
+        Returns:
+            [B, h, w, C] of `dtype`; h = H / 32 and w = W / 32, rounded up, with four stages and last_stride 2.
+        """
+        conv = functools.partial(_conv, dtype=self.dtype)
+        norm = functools.partial(BatchNorm, group_size=self.bn_group_size, dtype=self.dtype)
+
+        x = conv(self.width, 7, stride=2, name="conv1")(images)
+        x = nn.relu(norm(name="bn1")(x, train=train))
+        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        for stage, num_blocks in enumerate(self.stage_sizes):
+            is_last = stage == len(self.stage_sizes) - 1
+            stage_stride = 1 if stage == 0 else self.last_stride if is_last else 2
+            for index in range(num_blocks):
+                x = _BLOCKS[self.block](
+                    self.width * 2**stage,
+                    stage_stride if index == 0 else 1,
+                    conv,
+                    norm,
+                    train,
+                    name=f"layer{stage + 1}_{index}",
+                )(x)
+        return x
+
+
+def resnet18(**fields) -> ResNet:
+    """Returns a ResNet-18; the keyword arguments are `ResNet`'s fields."""
+    return ResNet(stage_sizes=(2, 2, 2, 2), block="basic", **fields)
+
+
+def resnet34(**fields) -> ResNet:
+    """Returns a ResNet-34; the keyword arguments are `ResNet`'s fields."""
+    return ResNet(stage_sizes=(3, 4, 6, 3), block="basic", **fields)
+
+
+def resnet50(**fields) -> ResNet:
+    """Returns a ResNet-50; the keyword arguments are `ResNet`'s fields."""
+    return ResNet(stage_sizes=(3, 4, 6, 3), block="bottleneck", **fields)
+
+
+def _conv(features: int, size: int, *, stride: int = 1, dtype: Any, name: str) -> nn.Conv:
+    # Explicit, as torch pads both sides alike; SAME would pad only after the last pixel at stride 2.
+    pad = size // 2
+    return nn.Conv(
+        features,
+        (size, size),
+        strides=stride,
+        padding=((pad, pad), (pad, pad)),
+        use_bias=False,
+        kernel_init=_KERNEL_INIT,
+        dtype=dtype,
+        name=name,
+    )
+
+
+def _shortcut(block: BasicBlock | Bottleneck, x: jax.Array, features: int) -> jax.Array:
+    # Called inside the block's compact __call__, so that its modules are the block's own.
+    if block.stride == 1 and x.shape[-1] == features:
+        return x
+    x = block.conv(features, 1, stride=block.stride, name="downsample_conv")(x)
+    return block.norm(name="downsample_bn")(x, train=block.train)

@@ -1,0 +1,70 @@
+"""Labels -> the index batches of one epoch, on the host, from a NumPy generator."""
+
+import numpy as np
+
+
+def pk_batches(
+    rng: np.random.Generator, pseudo_labels: np.ndarray, *, num_ids: int, num_instances: int
+) -> np.ndarray:
+    """Draws an epoch of PK batches: every cluster once in random order, P clusters a batch, K images each.
+
+    A cluster's K images are drawn without replacement, or with replacement where it has fewer than K. Clusters
+    that do not fill a last batch of P are left out of this epoch, so that every batch has the same shape.
+    (Hermans et al. 2017, section 2; HCT, section 3.3.)
+
+    Args:
+        rng: the generator to draw from.
+        pseudo_labels: [N] integer; negative: not used.
+        num_ids: P, clusters per batch.
+        num_instances: K, images per cluster.
+
+    Returns:
+        [steps, P * K] int64 indices, the K images of a cluster next to each other; steps = C // P.
+
+    Raises:
+        ValueError: P or K is less than 1, or there are fewer than P clusters.
+    """
+    pseudo_labels = np.asarray(pseudo_labels)
+    if pseudo_labels.ndim != 1:
+        raise ValueError(f"pseudo_labels must be [N], got shape {pseudo_labels.shape}")
+    if num_ids < 1 or num_instances < 1:
+        raise ValueError(f"num_ids and num_instances must be at least 1, got {num_ids} and {num_instances}")
+    # A random order within each label makes the first K of a cluster a draw without replacement.
+    order = np.lexsort((rng.random(len(pseudo_labels)), pseudo_labels))
+    order = order[pseudo_labels[order] >= 0]
+    labels, starts, counts = np.unique(pseudo_labels[order], return_index=True, return_counts=True)
+    if len(labels) < num_ids:
+        raise ValueError(f"num_ids must be at most the number of clusters, {len(labels)}, got {num_ids}")
+    draws = rng.integers(0, counts[:, None], (len(labels), num_instances))
+    within = np.where(counts[:, None] < num_instances, draws, np.arange(num_instances))
+    instances = order[starts[:, None] + within]
+    steps = len(labels) // num_ids
+    chosen = rng.permutation(len(labels))[: steps * num_ids]
+    return instances[chosen].reshape(steps, num_ids * num_instances)
+
+
+def shuffled_batches(rng: np.random.Generator, pseudo_labels: np.ndarray, *, batch_size: int) -> np.ndarray:
+    """Draws an epoch of batches: every labelled image once in random order.
+
+    Args:
+        rng: the generator to draw from.
+        pseudo_labels: [N] integer; negative: not used.
+        batch_size: B; images that do not fill a last batch are left out of this epoch.
+
+    Returns:
+        [steps, B] int64 indices; steps = labelled images // B.
+
+    Raises:
+        ValueError: fewer labelled images than one batch.
+    """
+    used = np.flatnonzero(np.asarray(pseudo_labels) >= 0)
+    if not 1 <= batch_size <= len(used):
+        raise ValueError(f"batch_size must be in 1..{len(used)}, the number of labelled images, got {batch_size}")
+    steps = len(used) // batch_size
+    return rng.permutation(used)[: steps * batch_size].reshape(steps, batch_size)
+
+
+def sequential_batches(num_items: int, *, batch_size: int) -> np.ndarray:
+    """Returns [steps, B] int64: 0..N-1 in order, the last batch filled up with repeats of its last item."""
+    steps = -(-num_items // batch_size)
+    return np.minimum(np.arange(steps * batch_size), num_items - 1).reshape(steps, batch_size)

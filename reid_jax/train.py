@@ -1,0 +1,137 @@
+"""The train state and the train step, jitted once per run and sharded over a mesh."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from reid_jax import sharding, types
+from reid_jax.progress import ProgressBar
+
+PyTree = Any
+
+
+class TrainState(NamedTuple):
+    """Everything a train step changes; the same on every device.
+
+    Attributes:
+        step: scalar int32, updates so far.
+        params: the model's parameters.
+        batch_stats: the batch norms' running statistics.
+        opt_state: the optimizer's state.
+    """
+
+    step: jax.Array
+    params: PyTree
+    batch_stats: PyTree
+    opt_state: optax.OptState
+
+    @property
+    def variables(self) -> dict[str, PyTree]:
+        """The model's variables, as `model.apply` takes them."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+TrainStep = Callable[[TrainState, jax.Array, jax.Array, jax.Array], tuple[TrainState, jax.Array]]
+
+
+def init_train_state(variables: dict[str, PyTree], optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """Returns the state before the first step, copied to every device of the mesh."""
+    params = variables["params"]
+    state = TrainState(jnp.int32(0), params, variables.get("batch_stats", {}), optimizer.init(params))
+    return sharding.put_replicated(mesh, state)
+
+
+def make_train_step(
+    model: nn.Module,
+    loss_fn: Callable[[Any, jax.Array], jax.Array],
+    optimizer: optax.GradientTransformation,
+    augment: Callable[[jax.Array, jax.Array], jax.Array],
+    mesh: Mesh,
+) -> TrainStep:
+    """Builds the jitted step (state, key, images, labels) -> (state, loss).
+
+    The loss and the batch norms are those of the global batch, however many devices share it. The old state's
+    memory is given to the new one.
+
+    Args:
+        model: called as `model.apply(variables, images, train=True, mutable=["batch_stats"])`.
+        loss_fn: (the model's outputs, labels [B]) -> scalar.
+        optimizer: its state is in the train state.
+        augment: (key, uint8 images) -> normalised float images; the key is folded with the step.
+        mesh: the devices; images [B, H, W, 3] uint8 and labels [B] int32 come split over it.
+
+    Returns:
+        The step; the same key may be given to all steps of a run.
+    """
+
+    def train_step(state: TrainState, key: jax.Array, images: jax.Array, labels: jax.Array):
+        inputs = augment(jax.random.fold_in(key, state.step), images)
+
+        def loss_of(params):
+            variables = {"params": params, "batch_stats": state.batch_stats}
+            outputs, updated = model.apply(variables, inputs, train=True, mutable=["batch_stats"])
+            return loss_fn(outputs, labels), updated["batch_stats"]
+
+        (loss, batch_stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, batch_stats, opt_state), loss
+
+    whole, split = sharding.replicated(mesh), sharding.batch_sharded(mesh)
+    return jax.jit(
+        train_step, in_shardings=(whole, whole, split, split), out_shardings=(whole, whole), donate_argnums=0
+    )
+
+
+def train_epoch(
+    train_step: TrainStep,
+    state: TrainState,
+    key: jax.Array,
+    batches: Iterator[jax.Array],
+    labels: np.ndarray,
+    mesh: Mesh,
+    *,
+    description: str = "training",
+) -> tuple[TrainState, np.ndarray]:
+    """Runs one train step per row of labels.
+
+    Args:
+        train_step: from `make_train_step`.
+        state: the state before; its memory is given up.
+        key: jax PRNG key, the same for the whole run.
+        batches: yields images [B, H, W, 3] uint8 on the mesh; only the epoch's are taken, so that reading ahead
+            goes on over the border to the next epoch.
+        labels: [steps, B] integer, of each batch's images.
+        mesh: the devices.
+        description: for the progress bar.
+
+    Returns:
+        (the state after, losses [steps] float32).
+
+    Raises:
+        types.NonFiniteLossError: a loss is nan or infinite; names the steps.
+    """
+    key = sharding.put_replicated(mesh, key)
+    first_step, losses = int(state.step), []
+    with ProgressBar(len(labels), description, unit="steps") as bar:
+        for batch_labels, images in zip(labels, batches):  # labels first: zip must not take a batch too many
+            state, loss = train_step(state, key, images, sharding.put_batch(mesh, batch_labels.astype(np.int32)))
+            losses.append(loss)
+            # Two steps in flight keep the device busy; more would only hold their batches in memory.
+            if len(losses) > 2:
+                losses[-3].block_until_ready()
+            bar.update()
+    losses = np.array([float(loss) for loss in losses], np.float32)
+    bad = np.flatnonzero(~np.isfinite(losses))
+    if len(bad):
+        raise types.NonFiniteLossError(
+            f"the loss is {losses[bad[0]]} at step {first_step + bad[0]} (of steps {first_step}.."
+            f"{first_step + len(losses) - 1}, {description})"
+        )
+    return state, losses

@@ -1,0 +1,30 @@
+"""The few types and constants that cross module borders."""
+
+from typing import NamedTuple
+
+import jax
+
+# Market-1501's conventions, kept for every data set: a junk detection, an image nobody labelled, a camera
+# or tracklet that is not known are all -1; 0 is a real detection of nobody in the query set.
+UNKNOWN = -1
+DISTRACTOR_PID = 0
+
+
+class UserError(ValueError):
+    """Something the user gave is wrong: printed as one line naming what, where and the rule; exit status 2."""
+
+
+class NonFiniteLossError(RuntimeError):
+    """A training loss is nan or infinite; the run cannot go on from here."""
+
+
+class Features(NamedTuple):
+    """What a model makes of a batch of images.
+
+    Attributes:
+        embeddings: [B, D] float32, the pooled feature; not normalised.
+        stripes: [B, S, D] float32, one pooled feature per horizontal stripe, or None without stripes.
+    """
+
+    embeddings: jax.Array
+    stripes: jax.Array | None = None

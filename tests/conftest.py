@@ -1,0 +1,49 @@
+"""Eight virtual devices for all tests, before jax starts, so that sharded can be compared with unsharded."""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+
+import pytest  # noqa: E402
+from absl import flags  # noqa: E402
+
+# grain's worker processes read absl flags, which nothing parses under pytest.
+flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture(scope="session")
+def meshes():
+    """Meshes over 1 and over 8 devices."""
+    from reid_jax import sharding
+
+    return sharding.make_mesh(1), sharding.make_mesh(8)
+
+
+def write_market_folder(root, *, num_ids=4, images_per_id=6, height=24, width=12, seed=0):
+    """Writes a tiny Market-1501 layout of noise images: identities 1.. train, 101.. test, cameras 1 and 2."""
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    for split, first in (("bounding_box_train", 1), ("query", 101), ("bounding_box_test", 101)):
+        (root / split).mkdir(parents=True)
+        for pid in range(first, first + num_ids):
+            colour = np.random.default_rng([seed, pid]).integers(0, 200, 3)
+            for image in range(1 if split == "query" else images_per_id):
+                camera = 1 + image % 2 if split != "query" else 1
+                pixels = colour + rng.integers(0, 56, (height, width, 3))
+                name = f"{pid:04d}_c{camera}s1_{image + 10 * (split == 'query'):06d}_00.jpg"
+                Image.fromarray(pixels.astype(np.uint8)).save(root / split / name, quality=95)
+    return root
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory):
+    """A data_dir with the tiny prepared data set "tiny": 24 train, 4 query, 24 gallery images of 24 x 12 pixels."""
+    from data_prep import prepare
+
+    root = tmp_path_factory.mktemp("prepared")
+    source = write_market_folder(root / "source")
+    prepare.prepare("market1501", source=source, data_dir=root / "data", name="tiny", progress=False)
+    return root / "data"

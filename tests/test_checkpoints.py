@@ -1,0 +1,71 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from reid_jax import checkpoints, optimizers, train, types
+
+
+def make_state(mesh, *, step, width=4):
+    variables = {
+        "params": {"backbone": {"kernel": jnp.full((3, width), 0.1 * step)}, "classifier": {"bias": jnp.ones(2)}},
+        "batch_stats": {"backbone": {"mean": jnp.full(3, step / 7)}},
+    }
+    optimizer = optimizers.make_optimizer("sgd", 0.1, weight_decay=0.0)
+    return train.init_train_state(variables, optimizer, mesh)._replace(step=jnp.int32(step))
+
+
+def equal(a, b):
+    return jax.tree.structure(a) == jax.tree.structure(b) and all(
+        np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b))
+    )
+
+
+def test_restores_the_newest_exactly(tmp_path, meshes):
+    store = checkpoints.Checkpoints(tmp_path)
+    assert store.restore_last(make_state(meshes[0], step=0)) is None
+    for step in (5, 10, 15):
+        store.save_last(make_state(meshes[0], step=step), {"iteration": step, "losses": [0.1, 1 / 3]})
+    store.close()
+    for mesh in meshes:  # on any number of devices
+        reopened = checkpoints.Checkpoints(tmp_path)
+        state, progress = reopened.restore_last(make_state(mesh, step=0))
+        assert equal(state, make_state(mesh, step=15)) and progress == {"iteration": 15, "losses": [0.1, 1 / 3]}
+        assert state.params["backbone"]["kernel"].sharding.is_equivalent_to(
+            make_state(mesh, step=0).params["backbone"]["kernel"].sharding, 2
+        )
+        reopened.close()
+    assert sorted(path.name for path in (tmp_path / "checkpoints/last").iterdir()) == ["10", "15"]
+
+
+def test_saving_a_step_again_replaces_it(tmp_path, meshes):
+    store = checkpoints.Checkpoints(tmp_path)
+    store.save_best(make_state(meshes[0], step=5), {"try": 1})
+    changed = make_state(meshes[0], step=5)
+    changed = changed._replace(batch_stats=jax.tree.map(lambda x: x + 1, changed.batch_stats))
+    store.save_best(changed, {"try": 2})
+    store.close()
+    found = checkpoints.restore_variables(tmp_path, changed.variables)
+    assert equal(found, changed.variables)
+
+
+def test_reads_only_the_asked_part_of_the_best_model(tmp_path, meshes):
+    state = make_state(meshes[1], step=5)
+    store = checkpoints.Checkpoints(tmp_path)
+    store.save_best(state, {})
+    store.close()
+    like = {"params": {"backbone": state.params["backbone"]}, "batch_stats": state.batch_stats}
+    for name in (tmp_path, tmp_path / "checkpoints/best"):
+        assert equal(checkpoints.restore_variables(name, jax.eval_shape(lambda: like)), like)
+    with pytest.raises(types.UserError, match=r"params/backbone/kernel is \(3, 4\) there, \(3, 5\) in this one"):
+        checkpoints.restore_variables(tmp_path, make_state(meshes[0], step=0, width=5).variables)
+    with pytest.raises(types.UserError, match="params/neck is absent there"):
+        checkpoints.restore_variables(tmp_path, {"params": {"neck": jnp.ones(1)}})
+
+
+def test_missing_and_unfinished_checkpoints(tmp_path):
+    with pytest.raises(types.UserError, match="no checkpoint in"):
+        checkpoints.restore_variables(tmp_path / "nowhere", {})
+    (tmp_path / "checkpoints/best/7.orbax-checkpoint-tmp/variables").mkdir(parents=True)
+    with pytest.raises(types.UserError, match="no finished checkpoint"):
+        checkpoints.restore_variables(tmp_path, {})

@@ -1,0 +1,423 @@
+import errno
+import io
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from data_prep import catalog, prepare, publishing, synthetic, verification, writing
+from data_prep.readers import listing
+from reid_jax import types
+
+SCRIPT = pathlib.Path(prepare.__file__)
+
+
+def encoded(seed: int, kind: str = "JPEG", mode: str = "RGB") -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (24, 12, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG file that says how large it is and then holds next to nothing."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+
+
+@pytest.fixture
+def crops(tmp_path) -> pathlib.Path:
+    """A folder in splits: 5 training images, 1 query, 2 gallery."""
+    root = tmp_path / "crops"
+    for seed, name in enumerate(
+        ["train/z.jpg", "train/b.jpg", "train/a.jpg", "train/B.png", "train/ä.jpg", "query/ann/1.jpg"]
+        + ["gallery/bob/1.jpg", "gallery/ann/2.jpg"]
+    ):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(encoded(seed, "PNG" if name.endswith("png") else "JPEG"))
+    return root
+
+
+def run(crops: pathlib.Path, **changes) -> pathlib.Path:
+    arguments = {"source": crops, "data_dir": crops.parent / "data", "name": "shop", "progress": False} | changes
+    return prepare.prepare(arguments.pop("dataset", "folder"), **arguments)
+
+
+def read(folder: pathlib.Path, split: str) -> list[dict]:
+    source = tfds.builder_from_directory(folder).as_data_source(
+        split, decoders={"image": tfds.decode.SkipDecoding()}
+    )
+    return [source[i] for i in range(len(source))]
+
+
+def entries(folder: pathlib.Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def test_plain_tfds_reads_the_files_bytes_and_labels_in_path_order(crops):
+    folder = run(crops)
+    assert folder == crops.parent / "data" / "shop" / "1.0.0"
+    assert entries(crops.parent / "data") == ["shop"]
+    train = read(folder, "train")
+    names = ["train/B.png", "train/a.jpg", "train/b.jpg", "train/z.jpg", "train/ä.jpg"]
+    assert [example["path"].decode() for example in train] == names
+    assert [example["image"] for example in train] == [(crops / name).read_bytes() for name in names]
+    assert {(e["pid"], e["camid"], e["tracklet"]) for e in train} == {(-1, -1, -1)}
+    assert [(e["path"].decode(), e["pid"]) for e in read(folder, "gallery")] == [
+        ("gallery/ann/2.jpg", 1),
+        ("gallery/bob/1.jpg", 2),
+    ]
+    builder = tfds.builder("shop", data_dir=crops.parent / "data")
+    assert {name: split.num_examples for name, split in builder.info.splits.items()} == {
+        "train": 5, "query": 1, "gallery": 2,
+    }  # fmt: skip
+    features = builder.info.features
+    assert features["image"].shape == (None, None, 3)
+    assert {features[name].np_dtype for name in ("pid", "camid", "tracklet")} == {np.dtype(np.int64)}
+    decoded = builder.as_data_source("query")[0]["image"]
+    assert decoded.shape == (24, 12, 3)
+    assert "tensorflow" not in sys.modules
+
+
+def test_many_images_span_chunks_and_shards(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "_CHUNK", 4)
+    monkeypatch.setattr(writing, "_SHARD", 5)
+    (tmp_path / "crops").mkdir()
+    for i in range(13):
+        (tmp_path / "crops" / f"{i:02}.jpg").write_bytes(encoded(i))
+    folder = run(tmp_path / "crops")
+    assert tfds.builder_from_directory(folder).info.splits["train"].num_shards == 3
+    assert [e["image"] for e in read(folder, "train")] == [encoded(i) for i in range(13)]
+
+
+def test_split_without_images_is_left_out(crops):
+    shutil.rmtree(crops / "query")
+    assert list(tfds.builder_from_directory(run(crops)).info.splits) == ["train", "gallery"]
+
+
+def test_archive_gives_the_same_data_set_and_is_left_alone(crops):
+    folder = run(crops)
+    archive = crops.parent / "crops.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in crops.rglob("*.*"):
+            file.write(path, path.relative_to(crops.parent))
+    before = entries(crops.parent)
+    other = run(crops, source=archive, name="zipped")
+    assert entries(crops.parent) == before
+    assert entries(crops.parent / "data") == ["shop", "zipped"]
+    for split in listing.SPLITS:
+        assert read(other, split) == read(folder, split)
+
+
+def test_manifest_says_what_was_done(crops):
+    manifest = json.loads((run(crops) / "prepared.json").read_text())
+    assert manifest["request"] == {
+        "dataset": "folder", "source": str(crops), "on_bad_image": "fail", "options": {},
+    }  # fmt: skip
+    assert manifest["splits"]["gallery"] == {"images": 2, "identities": 2, "cameras": 0}
+    assert manifest["skipped"] == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"), [("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "RGBA"), ("PNG", "P"), ("PNG", "1")]
+)
+def test_images_of_any_mode_are_kept_as_they_are(kind, mode):
+    assert verification.image_problem(encoded(0, kind, mode)) is None
+
+
+BAD = {
+    "truncated": (encoded(0)[:-40], r"it cannot be decoded \(image file is truncated"),
+    "truncated png": (encoded(0, "PNG")[:-100], "it cannot be decoded"),
+    "no image": (b"hello", "it is no image file"),
+    "empty": (b"", "the file is empty"),
+    "gif": (encoded(0, "GIF"), "it is a GIF image"),
+    "large": (png_header(10_000, 5_001), "it has 10000 x 5001 pixels"),
+    "bomb": (png_header(10_000, 10_000), "it has more than .* pixels"),
+    "huge bomb": (png_header(50_000, 50_000), "it has more than .* pixels"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_image_ends_the_run_and_leaves_nothing(crops, kind):
+    data, message = BAD[kind]
+    (crops / "query" / "ann" / "1.jpg").write_bytes(data)
+    with pytest.raises(types.UserError, match=f"query/ann/1.jpg: {message}.*; an image must be a whole JPEG or PNG"):
+        run(crops)
+    assert entries(crops.parent / "data") == []
+
+
+def test_image_of_exactly_the_limit_is_decoded():
+    assert verification.image_problem(png_header(10_000, 5_000)).startswith("it cannot be decoded")  # half is missing
+
+
+def test_skip_leaves_bad_images_out_and_lists_them(crops, capsys):
+    (crops / "train" / "b.jpg").write_bytes(encoded(0)[:-40])
+    (crops / "train" / "link.jpg").symlink_to(crops / "nowhere.jpg")
+    (crops / "query" / "ann" / "1.jpg").write_bytes(b"")
+    folder = run(crops, on_bad_image="skip")
+    kept = ["train/B.png", "train/a.jpg", "train/z.jpg", "train/ä.jpg"]
+    assert [e["path"].decode() for e in read(folder, "train")] == kept
+    assert list(tfds.builder_from_directory(folder).info.splits) == ["train", "gallery"]
+    skipped = publishing.read_manifest(folder)["skipped"]
+    assert list(skipped) == ["train/b.jpg", "train/link.jpg", "query/ann/1.jpg"]
+    assert skipped["train/link.jpg"] == "it cannot be read (No such file or directory)"
+    printed = capsys.readouterr().err
+    assert "warning: skipped 3 images:\n  train/b.jpg: it cannot be decoded" in printed
+    for path in crops.rglob("*.*"):
+        path.unlink()
+        path.write_bytes(b"")
+    with pytest.raises(types.UserError, match="none of the 9 images is usable; train/B.png: the file is empty"):
+        run(crops, on_bad_image="skip", name="other")
+
+
+def test_second_run_does_nothing(crops, monkeypatch, capsys):
+    folder = run(crops)
+    shutil.rmtree(crops)
+    monkeypatch.setattr(writing, "write_dataset", None)
+    assert run(crops, progress=True) == folder
+    assert "shop is prepared already, nothing to do" in capsys.readouterr().out
+
+
+def test_another_request_needs_overwrite(crops):
+    folder = run(crops)
+    other = crops.parent / "other"
+    other.mkdir()
+    (other / "1.jpg").write_bytes(encoded(1))
+    with pytest.raises(types.UserError, match=f"shop was prepared with source='{crops}', not '{other}'; .*--overwrite"):
+        run(other)
+    with pytest.raises(types.UserError, match="shop was prepared with on_bad_image='fail', not 'skip'"):
+        run(crops, on_bad_image="skip")
+    with pytest.raises(types.UserError, match="shop was prepared with options="):
+        run(crops, camid_from=r"(\d)")
+    assert len(read(folder, "train")) == 5
+    run(other, overwrite=True)
+    assert len(read(folder, "train")) == 1
+    assert list(tfds.builder_from_directory(folder).info.splits) == ["train"]
+    assert entries(crops.parent / "data") == ["shop"]
+
+
+def test_failed_overwrite_keeps_the_old_data_set(crops):
+    folder = run(crops)
+    (crops / "train" / "a.jpg").write_bytes(b"")
+    with pytest.raises(types.UserError, match="the file is empty"):
+        run(crops, overwrite=True)
+    assert len(read(folder, "train")) == 5
+    assert entries(crops.parent / "data") == ["shop"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_something_else_of_that_name_is_never_touched(crops, overwrite):
+    with pytest.raises(types.UserError, match="crops' exists and was not made by prepare.py"):
+        run(crops, data_dir=crops.parent, name="crops", overwrite=overwrite)
+    assert (crops / "train" / "a.jpg").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dataset": "marked1501"}, "--dataset: there is no data set 'marked1501', it must be one of market1501, duke"),
+        ({"source": None}, "--source: folder needs a folder or an archive"),
+        ({"dataset": "synthetic"}, "--source: synthetic is made, not read; leave it out"),
+        ({"source": "nowhere"}, "--source: there is no folder or archive '.*nowhere'"),
+        ({"source": __file__}, "test_prepare.py is no folder and no zip or tar archive"),
+        ({"name": "My-Shop"}, "--name: 'My-Shop' must be lower-case letters, digits and _, a letter first"),
+        ({"name": "../x"}, "--name: '../x' must be"),
+        ({"on_bad_image": "ignore"}, "--on_bad_image: 'ignore' must be one of fail, skip"),
+        ({"seed": 3}, "--seed: folder has no such option, it has csv, camid_from"),
+        ({"dataset": "market1501", "csv": "a.csv"}, "--csv: market1501 has no such option, it has none"),
+        ({"data_dir": __file__}, "--data_dir: '.*test_prepare.py' is a file, it must be a folder"),
+    ],
+)
+def test_bad_arguments_are_named(crops, changes, message):
+    with pytest.raises(types.UserError, match=message):
+        run(crops, **changes)
+    assert entries(crops.parent) == ["crops"] or entries(crops.parent / "data") == []
+
+
+def test_folder_without_images_is_refused(tmp_path):
+    (tmp_path / "crops").mkdir()
+    with pytest.raises(types.UserError, match="no images in it, found nothing: it is empty"):
+        run(tmp_path / "crops")
+    (tmp_path / "crops" / "a.txt").write_text("")
+    with pytest.raises(types.UserError, match="no images in it, found a.txt"):
+        run(tmp_path / "crops")
+
+
+def test_file_names_are_unique_where_the_protocol_asks():
+    records = [listing.Record("train", path, 1, 1, -1, pathlib.Path()) for path in ("a/1.jpg", "b/1.jpg", "b/2.jpg")]
+    prepare._check_unique(records, names=False)
+    prepare._check_unique([records[0], records[1]._replace(split="query")], names=True)
+    with pytest.raises(types.UserError, match="the file name '1.jpg' comes 2 times in the split train"):
+        prepare._check_unique(records, names=True)
+    with pytest.raises(types.UserError, match="the path 'a/1.jpg' comes 2 times in the split train"):
+        prepare._check_unique([records[0], *records], names=False)
+
+
+def test_warns_where_a_copy_differs_from_the_published_sizes(crops, monkeypatch, capsys):
+    entry = catalog.DATASETS["folder"]._replace(published=catalog.Published(5, 1, 3, 2, 0))
+    monkeypatch.setattr(catalog, "DATASETS", {"folder": entry})
+    run(crops)
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: folder: 2 gallery images, the published data set has 3",
+        "warning: folder: 0 training identities, the published data set has 2",
+    ]
+
+
+def test_synthetic_data_set_is_rendered_and_read(tmp_path, monkeypatch):
+    def write_synthetic(root, *, seed, progress):
+        assert progress is None
+        for i, folder in enumerate(("bounding_box_train", "query", "bounding_box_test")):
+            (root / folder).mkdir()
+            (root / folder / f"0001_c{i + 1}s1_000001_00.jpg").write_bytes(encoded(seed + i))
+
+    monkeypatch.setattr(synthetic, "write_synthetic", write_synthetic)
+    folder = prepare.prepare("synthetic", data_dir=tmp_path, seed=7, progress=False)
+    assert entries(tmp_path) == ["synthetic"]
+    assert [e["image"] for e in read(folder, "query")] == [encoded(8)]
+    assert publishing.read_manifest(folder)["request"]["options"] == {"seed": 7}
+
+
+def test_synthetic_takes_every_option_of_its_renderer(tmp_path):
+    options = {"seed": 1, "num_train_ids": 2, "num_test_ids": 1, "images_per_id": 4, "num_cameras": 2}
+    options |= {"height": 32, "width": 16, "num_distractors": 1, "num_junk": 1}
+    assert set(options) == set(catalog.DATASETS["synthetic"].options)
+    folder = prepare.prepare("synthetic", data_dir=tmp_path, name="tiny", **options)
+    assert {split: len(read(folder, split)) for split in listing.SPLITS} == {"train": 8, "query": 2, "gallery": 4}
+    with pytest.raises(types.UserError, match="num_cameras must be"):
+        prepare.prepare("synthetic", data_dir=tmp_path, name="none", num_cameras=1)
+    assert entries(tmp_path) == ["tiny"]
+
+
+def test_too_little_space_is_seen_before_writing(crops, monkeypatch):
+    usage = shutil._ntuple_diskusage(total=0, used=0, free=1000)
+    monkeypatch.setattr(publishing.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(types.UserError, match="the images need 0.0 MB, 0.0 MB are free"):
+        run(crops)
+    assert entries(crops.parent / "data") == []
+
+
+def test_disk_that_fills_up_is_an_oserror_and_leaves_nothing(crops, monkeypatch):
+    def add_examples(self, _):
+        raise RuntimeError("write() failed: No space left on device; at byte 3145728")
+
+    monkeypatch.setattr(tfds.core.SequentialWriter, "add_examples", add_examples)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        run(crops)
+    assert caught.value.errno == errno.ENOSPC
+    assert entries(crops.parent / "data") == []
+
+
+SLOW = """
+import sys, time
+from data_prep import prepare, writing
+check = writing.verification.image_problem
+writing._CHUNK = 1
+writing.verification.image_problem = lambda data: time.sleep(0.1) or check(data)
+prepare.prepare("folder", source=sys.argv[1], data_dir=sys.argv[2], name="shop", overwrite=True)
+"""
+
+
+def test_killed_run_leaves_nothing_that_looks_finished(crops):
+    data_dir = crops.parent / "data"
+    process = subprocess.Popen([sys.executable, "-c", SLOW, crops, data_dir])
+    try:
+        deadline = time.monotonic() + 60
+        while not list(data_dir.glob(".shop.tmp-*/shop/1.0.0/*array_record*")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert [name.rpartition("-")[0] for name in entries(data_dir)] == [f".shop.tmp-{socket.gethostname()}"]
+    assert not (data_dir / "shop").exists()
+    folder = run(crops)
+    assert entries(data_dir) == ["shop"]
+    assert len(read(folder, "train")) == 5
+
+
+def dead_pid() -> int:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_only_dead_builds_are_cleared(crops):
+    data_dir = crops.parent / "data"
+    host = socket.gethostname()
+    keep = [f".shop.tmp-{host}-1", ".shop.tmp-elsewhere-1234567", f".shop2.tmp-{host}-{dead_pid()}"]
+    for name in [*keep, f".shop.tmp-{host}-{dead_pid()}"]:
+        (data_dir / name / "work").mkdir(parents=True)
+    run(crops)
+    assert entries(data_dir) == sorted([*keep, "shop"])
+
+
+def test_overwrite_killed_between_its_two_renames_gets_the_old_data_set_back(crops, monkeypatch):
+    folder = run(crops)
+    data_dir = crops.parent / "data"
+    build = data_dir / f".shop.tmp-{socket.gethostname()}-{dead_pid()}"
+    build.mkdir()
+    (data_dir / "shop").rename(build / "previous")
+    monkeypatch.setattr(writing, "write_dataset", None)
+    assert run(crops) == folder
+    assert len(read(folder, "train")) == 5
+    assert entries(data_dir) == ["shop"]
+
+
+def test_run_that_was_overtaken_by_an_equal_one_succeeds(crops, monkeypatch):
+    write_dataset = writing.write_dataset
+
+    def overtaken(*arguments, **options):
+        monkeypatch.setattr(writing, "write_dataset", write_dataset)
+        monkeypatch.setattr(os, "getpid", lambda: 2**22 + 1)
+        run(crops)
+        return write_dataset(*arguments, **options)
+
+    monkeypatch.setattr(writing, "write_dataset", overtaken)
+    folder = run(crops)
+    assert len(read(folder, "train")) == 5
+    assert entries(crops.parent / "data") == ["shop"]
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, timeout=60)
+
+
+def test_command_line(crops):
+    data_dir = crops.parent / "data"
+    done = command("--dataset=folder", f"--source={crops}", f"--data_dir={data_dir}", "--name=shop")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        f"prepared shop: {data_dir}/shop/1.0.0",
+        "  train: 5 images, 0 identities, 0 cameras",
+        "  query: 1 images, 1 identities, 0 cameras",
+        "  gallery: 2 images, 2 identities, 0 cameras",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--datset=folder"], "error: Unknown command line flag 'datset'. Did you mean: dataset ?"),
+        (["--dataset=folder", "--data_dir=x", "--source=no\nwhere"], "error: --source: there is no folder or archive"),
+    ],
+)
+def test_command_line_errors_are_one_line_and_status_2(arguments, line, tmp_path):
+    done = command(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith(line)
+    assert done.stderr.count("\n") == 1

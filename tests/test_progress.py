@@ -1,0 +1,31 @@
+import io
+
+from reid_jax.progress import ProgressBar
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_off_a_terminal_one_line_an_interval():
+    stream = io.StringIO()
+    with ProgressBar(10, "decoding", unit="images", stream=stream, interval=0.0) as bar:
+        bar.update(3)
+        bar.update(4)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 2 and lines[1].startswith("decoding: 7 of 10 images")
+
+
+def test_off_a_terminal_silent_within_the_interval():
+    stream = io.StringIO()
+    with ProgressBar(10, "decoding", stream=stream) as bar:
+        bar.update(10)
+    assert stream.getvalue() == ""
+
+
+def test_on_a_terminal_nothing_is_left_behind():
+    stream = Terminal()
+    with ProgressBar(2, "decoding", stream=stream) as bar:
+        bar.update(2)
+    assert stream.getvalue().strip() == ""

@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+
+from reid_jax import sampling
+
+
+def draw(labels, seed=0, **options):
+    return sampling.pk_batches(np.random.default_rng(seed), np.array(labels), **options)
+
+
+def test_every_cluster_once_p_at_a_time():
+    labels = np.repeat(np.arange(12), 5)
+    batches = draw(labels, num_ids=4, num_instances=3)
+    assert batches.shape == (3, 12)
+    rows = labels[batches].reshape(3, 4, 3)
+    assert (rows == rows[:, :, :1]).all()  # K images of a cluster next to each other
+    assert sorted(rows[:, :, 0].ravel()) == list(range(12))
+    assert all(len(set(group)) == 3 for group in batches.reshape(-1, 3))  # without replacement
+
+
+def test_with_replacement_only_where_a_cluster_is_too_small():
+    labels = [0, 1, 1, 2, 2, 2, 2]
+    batches = draw(labels, num_ids=3, num_instances=4).reshape(3, 4)
+    groups = {labels[group[0]]: group for group in batches}
+    assert set(groups[0]) == {0} and set(groups[1]) <= {1, 2} and sorted(groups[2]) == [3, 4, 5, 6]
+
+
+def test_small_clusters_are_drawn_uniformly():
+    counts = np.zeros(3)
+    for seed in range(400):
+        np.add.at(counts, draw([0, 0, 0], seed, num_ids=1, num_instances=4).ravel(), 1)
+    assert np.abs(counts / counts.sum() - 1 / 3).max() < 0.05
+
+
+def test_clusters_left_over_differ_between_epochs_and_shapes_do_not():
+    labels = np.repeat(np.arange(10), 4)
+    epochs = [draw(labels, seed, num_ids=4, num_instances=2) for seed in range(20)]
+    assert {epoch.shape for epoch in epochs} == {(2, 8)}
+    assert set(np.concatenate([labels[epoch].ravel() for epoch in epochs])) == set(range(10))
+
+
+def test_unused_images_never_appear_and_one_seed_gives_one_epoch():
+    labels = np.array([-1, 0, 0, -1, 1, 1, 1, 2])
+    first, again = (draw(labels, 5, num_ids=3, num_instances=2) for _ in range(2))
+    assert (labels[first] >= 0).all() and (first == again).all()
+    assert (first != draw(labels, 6, num_ids=3, num_instances=2)).any()
+
+
+def test_market_epoch_has_73_batches():
+    labels = np.arange(12936) % 1171  # HCT's number of clusters on Market-1501
+    assert draw(labels, num_ids=16, num_instances=4).shape == (73, 64)
+
+
+def test_pk_errors():
+    with pytest.raises(ValueError, match="at most the number of clusters, 2, got 3"):
+        draw([0, 0, 1], num_ids=3, num_instances=2)
+    with pytest.raises(ValueError, match="at least 1"):
+        draw([0, 1], num_ids=2, num_instances=0)
+    with pytest.raises(ValueError, match=r"must be \[N\]"):
+        draw([[0, 1]], num_ids=1, num_instances=1)
+
+
+def test_shuffled_batches_show_every_labelled_image_once():
+    labels = np.array([0, -1, 1, 2, 0, 1, 2])
+    batches = sampling.shuffled_batches(np.random.default_rng(0), labels, batch_size=3)
+    assert sorted(batches.ravel()) == [0, 2, 3, 4, 5, 6]
+    with pytest.raises(ValueError, match="in 1..6"):
+        sampling.shuffled_batches(np.random.default_rng(0), labels, batch_size=7)
+
+
+def test_sequential_batches_repeat_the_last_item():
+    assert sampling.sequential_batches(5, batch_size=3).tolist() == [[0, 1, 2], [3, 4, 4]]
