@@ -5,7 +5,7 @@ import functools
 import sys
 from collections.abc import Callable
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from reid_jax import types
 
@@ -18,12 +18,16 @@ _USER_ERRNOS = frozenset(
 )  # fmt: skip
 
 
+# What ml_collections raises for a config file or a --config.FIELD that is wrong.
+_CONFIG_ERRORS = (AttributeError, KeyError, OSError, TypeError, ValueError)
+
+
 def run(main: Callable[[], None]) -> None:
     """Parses the command line's absl flags and calls `main`; does not return.
 
     A UserError, a flag that is unknown or has a bad value, a leftover argument, a missing file, missing rights
-    and a full disk print "error: ..." as one line on standard error and end with exit status 2. Ctrl-C ends
-    with status 130. Any other error keeps its traceback.
+    and a full disk print "error: ..." as one line on standard error and end with exit status 2; a loss that is
+    not finite does so with status 1. Ctrl-C ends with status 130. Any other error keeps its traceback.
 
     Args:
         main: does the work, reading flags.FLAGS.
@@ -33,9 +37,13 @@ def run(main: Callable[[], None]) -> None:
 
 def _parse(argv: list[str]) -> list[str]:
     try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
+        arguments = flags.FLAGS(argv)
+    except (flags.Error, *_CONFIG_ERRORS) as error:
         _fail(error)
+    if not flags.FLAGS["verbosity"].present:
+        # Libraries report what they load at this level; people asked for results.
+        logging.set_verbosity(logging.WARNING)
+    return arguments
 
 
 def _guarded(main: Callable[[], None], argv: list[str]) -> None:
@@ -45,6 +53,8 @@ def _guarded(main: Callable[[], None], argv: list[str]) -> None:
         main()
     except types.UserError as error:
         _fail(error)
+    except types.NonFiniteLossError as error:
+        _fail(error, status=1)
     except OSError as error:
         if error.errno not in _USER_ERRNOS:
             raise
@@ -54,7 +64,7 @@ def _guarded(main: Callable[[], None], argv: list[str]) -> None:
         sys.exit(130)
 
 
-def _fail(message: object) -> None:
+def _fail(message: object, *, status: int = 2) -> None:
     # One line, whatever is in a file name or in another library's message.
     print("error: " + " ".join(str(message).split()), file=sys.stderr)
-    sys.exit(2)
+    sys.exit(status)

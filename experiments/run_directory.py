@@ -69,13 +69,13 @@ class RunDirectory:
         self.history: list[dict[str, Any]] = []
 
     def _check_config(self, config: dict[str, Any]) -> None:
-        path = self.workdir / "config.json"
+        path = self._workdir / "config.json"
         if path.exists():
             before = logs.flatten(logs.read_json(path))
             for name, value in logs.flatten(config).items():
                 if name not in before or (before[name] != value and name.replace("/", ".") not in _FREE_FIELDS):
                     raise types.UserError(
-                        f"workdir: {str(self.workdir)!r} holds a run with {name.replace('/', '.')} = "
+                        f"workdir: {str(self._workdir)!r} holds a run with {name.replace('/', '.')} = "
                         f"{before.get(name)!r}, this one has {value!r}; choose another --workdir"
                     )
         logs.write_json(path, config)

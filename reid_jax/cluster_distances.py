@@ -80,8 +80,8 @@ class HostClusters:
         """Returns the distances [R, R] among ascending roots, infinite on the diagonal."""
         among = np.empty((len(roots), len(roots)), np.float32)
         alone = np.flatnonzero(self.alone[roots])
-        among[np.ix_(alone, alone)] = self.distances[np.ix_(roots[alone], roots[alone])]
-        among += np.float32(2 * self.size_penalty)
+        given = self.distances[np.ix_(roots[alone], roots[alone])]
+        among[np.ix_(alone, alone)] = given + np.float32(2 * self.size_penalty)
         for places in _blocks(np.flatnonzero(~self.alone[roots])):
             among[places] = self._rows_of(roots[places])[:, roots]
             among[np.ix_(alone, places)] = among[np.ix_(places, alone)].T

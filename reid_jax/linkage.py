@@ -50,6 +50,8 @@ def agglomerate(
         ValueError: shapes do not fit, a distance is negative or not finite, an option is out of its range, or fewer
             than one cluster would be left.
     """
+    if cluster_distances.is_on_host(distances):
+        distances = np.asarray(distances)
     num_items = _check_arguments(distances, num_merges, num_steps, linkage, size_penalty, embeddings)
     roots = _initial_roots(initial_labels, num_items)
     num_clusters = len(np.unique(roots))

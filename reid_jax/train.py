@@ -44,7 +44,8 @@ def init_train_state(variables: dict[str, PyTree], optimizer: optax.GradientTran
     """Returns the state before the first step, copied to every device of the mesh."""
     params = variables["params"]
     state = TrainState(jnp.int32(0), params, variables.get("batch_stats", {}), optimizer.init(params))
-    return sharding.put_replicated(mesh, state)
+    # The step gives its state's memory up; the caller's variables must not be part of it.
+    return sharding.put_replicated(mesh, jax.tree.map(jnp.copy, state))
 
 
 def make_train_step(

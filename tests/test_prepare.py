@@ -18,7 +18,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from data_prep import catalog, prepare, publishing, synthetic, verification, writing
+from data_prep import catalog, cli, prepare, publishing, synthetic, verification, writing
 from data_prep.readers import listing
 from reid_jax import types
 
@@ -172,7 +172,9 @@ def test_skip_leaves_bad_images_out_and_lists_them(crops, capsys):
     kept = ["train/B.png", "train/a.jpg", "train/z.jpg", "train/ä.jpg"]
     assert [e["path"].decode() for e in read(folder, "train")] == kept
     assert list(tfds.builder_from_directory(folder).info.splits) == ["train", "gallery"]
-    skipped = publishing.read_manifest(folder)["skipped"]
+    manifest = publishing.read_manifest(folder)
+    assert {split: counts["images"] for split, counts in manifest["splits"].items()} == {"train": 4, "gallery": 2}
+    skipped = manifest["skipped"]
     assert list(skipped) == ["train/b.jpg", "train/link.jpg", "query/ann/1.jpg"]
     assert skipped["train/link.jpg"] == "it cannot be read (No such file or directory)"
     printed = capsys.readouterr().err
@@ -265,6 +267,22 @@ def test_file_names_are_unique_where_the_protocol_asks():
         prepare._check_unique(records, names=True)
     with pytest.raises(types.UserError, match="the path 'a/1.jpg' comes 2 times in the split train"):
         prepare._check_unique([records[0], *records], names=False)
+
+
+def test_prepare_asks_for_unique_names_where_the_data_set_does(crops, monkeypatch):
+    entry = catalog.DATASETS["folder"]
+    run(crops)
+    (crops / "gallery" / "bob" / "2.jpg").write_bytes(encoded(9))
+    run(crops, overwrite=True)
+    monkeypatch.setattr(catalog, "DATASETS", {"folder": entry._replace(unique_names=True)})
+    with pytest.raises(types.UserError, match="the file name '2.jpg' comes 2 times in the split gallery"):
+        run(crops, overwrite=True)
+
+
+def test_images_are_stored_in_path_order_whatever_the_order_of_an_index(crops):
+    (crops / "index.csv").write_text("path\ntrain/z.jpg\ntrain/b.jpg\nquery/ann/1.jpg\n")
+    paths = [example["path"].decode() for example in read(run(crops), "train")]
+    assert paths == ["query/ann/1.jpg", "train/b.jpg", "train/z.jpg"]
 
 
 def test_warns_where_a_copy_differs_from_the_published_sizes(crops, monkeypatch, capsys):
@@ -406,6 +424,39 @@ def test_command_line(crops):
         "  query: 1 images, 1 identities, 0 cameras",
         "  gallery: 2 images, 2 identities, 0 cameras",
     ]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (types.UserError("a\nb\r\n  c"), 2, "error: a b c"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "x.jpg"), 2, "error: x.jpg: No such file"),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), 2, "error: x: Permission denied"),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "error: No space left on device"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_errors_a_user_can_cause_end_in_one_line(error, status, line, capsys):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as stopped:
+        cli._guarded(main, ["prepare.py"])
+    printed = capsys.readouterr()
+    assert (stopped.value.code, printed.out, printed.err.count("\n")) == (status, "", 1)
+    assert printed.err.startswith(line)
+
+
+def test_other_errors_keep_their_traceback_and_arguments_need_a_flag(capsys):
+    def main():
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        cli._guarded(main, ["prepare.py"])
+    with pytest.raises(SystemExit) as stopped:
+        cli._guarded(main, ["prepare.py", "market1501"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "error: unexpected argument 'market1501'; every option is written --name=value\n"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,44 @@
+"""What the benchmarks measure with: seconds of calls that take turns, and a call's peak memory."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import jax
+import psutil
+
+
+def take_turns(calls: dict[str, Callable], *, repeats: int) -> dict[str, float]:
+    """Returns every call's least seconds of several rounds, so that other load on the machine meets all alike.
+
+    A call may return a function: then only that function is timed, and the call is its preparation.
+    """
+    seconds = {name: float("inf") for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            result = call()
+            if callable(result):
+                start = time.perf_counter()
+                result = result()
+            jax.block_until_ready(result)
+            seconds[name] = min(seconds[name], time.perf_counter() - start)
+            del result
+    return seconds
+
+
+def peak_bytes(call: Callable) -> int:
+    """Returns by how much the process's memory grew at most during a call, looked at 100 times a second."""
+    process, done, peak = psutil.Process(), threading.Event(), [0]
+    before = process.memory_info().rss
+
+    def watch():
+        while not done.wait(0.01):
+            peak[0] = max(peak[0], process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    jax.block_until_ready(call())
+    done.set()
+    watcher.join()
+    return max(0, peak[0] - before)

@@ -1,0 +1,77 @@
+"""Ports a ResNet's ImageNet weights from torchvision or timm to the file that --config.model.weights reads.
+
+  python data_prep/port_resnet.py --source=resnet50-0676ba61.pth --architecture=resnet50 --output=weights/resnet50.npz
+
+Needs no torch, and runs nothing that the source says.
+"""
+
+import functools
+import hashlib
+import pathlib
+
+import jax
+import jax.numpy as jnp
+from absl import flags
+
+from data_prep import cli
+from reid_jax import types
+from reid_jax.models import pretrained, resnet
+from reid_jax.models.reid import ReidModel
+
+_ARCHITECTURES = {"resnet18": resnet.resnet18, "resnet34": resnet.resnet34, "resnet50": resnet.resnet50}
+
+
+def port_resnet(source: str, architecture: str, output: str) -> None:
+    """Writes the weights of a torch state as a model's variables and prints what was written.
+
+    Args:
+        source: the state, as `pretrained.load_state` reads it.
+        architecture: "resnet18", "resnet34" or "resnet50".
+        output: the .npz to write.
+
+    Raises:
+        UserError: an argument breaks a rule, or the source is not that architecture's.
+        OSError: a file cannot be read or written.
+    """
+    if architecture not in _ARCHITECTURES:
+        raise types.UserError(f"--architecture must be one of {', '.join(_ARCHITECTURES)}, got {architecture!r}")
+    # Before the work: both would be found only after it.
+    if pathlib.Path(output).suffix != ".npz":
+        raise types.UserError(f"--output must end in .npz, got {output!r}")
+    if pathlib.Path(output).is_dir():
+        raise types.UserError(f"--output must be a file, {output!r} is a folder")
+    state = pretrained.load_state(source)
+    model = ReidModel(backbone=_ARCHITECTURES[architecture]())
+    sample = jax.ShapeDtypeStruct((1, 64, 32, 3), jnp.float32)
+    shapes = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), sample)
+    try:
+        variables = pretrained.to_variables(state, shapes)
+    except types.UserError as error:
+        raise types.UserError(f"{source} is not a {architecture}: {error}") from error
+    pretrained.save_variables(output, variables)
+
+    num_tensors = len(jax.tree.leaves(variables))
+    num_parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    with open(source, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    print(f"source:  {source}\n  sha256: {digest}")
+    print(f"written: {output}\n  {architecture}, {num_tensors} tensors, {num_parameters:,} parameters")
+
+
+def _define_flags() -> None:
+    flags.DEFINE_string("source", None, "The state: .safetensors, .npz, .pth, .pt or .bin.")
+    flags.DEFINE_string("architecture", None, f"Which network: {', '.join(_ARCHITECTURES)}.")
+    flags.DEFINE_string("output", None, "The .npz to write, such as weights/resnet50.npz.")
+
+
+def _main() -> None:
+    given = flags.FLAGS
+    for required in ("source", "architecture", "output"):
+        if not given[required].value:
+            raise types.UserError(f"--{required}: it must be given")
+    port_resnet(given.source, given.architecture, given.output)
+
+
+if __name__ == "__main__":
+    _define_flags()
+    cli.run(_main)
