@@ -53,7 +53,7 @@ def main() -> None:
     difference = max(abs(result.mAP - results[0][0]), np.abs(result.cmc - results[0][1]).max())
     print(f"Q = {args.queries}, G = {args.gallery}, D = {args.size}, distances included")
     print(f"  plain loop          {loop:6.2f} s")
-    print(f"  evaluate_embeddings {ours:6.2f} s   {loop / ours:.0f} times as fast, peak memory {growth / 2**30:.2f} GiB")
+    print(f"  evaluate_embeddings {ours:6.2f} s   {loop / ours:.0f} x as fast, peak memory {growth / 2**30:.2f} GiB")
     print(f"  mAP {result.mAP:.4f}; mAP and CMC differ by at most {difference:.1e}")
 
 

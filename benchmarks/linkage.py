@@ -63,7 +63,7 @@ def main() -> None:
         print(f"{kind}: N = {args.items}, {steps['num_steps']} steps of {steps['num_merges']}")
         for name, value in seconds.items():
             print(f"  {name:31} {value:6.2f} s   {value / least:5.2f} x the faster fastcluster")
-        print(f"  peak memory, the given matrix included: {1 + growth / distances.nbytes:.2f} x N x N float32", flush=True)
+        print(f"  peak memory, given matrix included: {1 + growth / distances.nbytes:.2f} x N x N float32", flush=True)
 
 
 if __name__ == "__main__":

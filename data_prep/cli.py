@@ -22,8 +22,8 @@ _USER_ERRNOS = frozenset(
 _CONFIG_ERRORS = (AttributeError, KeyError, OSError, TypeError, ValueError)
 
 
-def run(main: Callable[[], None]) -> None:
-    """Parses the command line's absl flags and calls `main`; does not return.
+def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
+    """Defines and parses the command line's absl flags and calls `main`; does not return.
 
     A UserError, a flag that is unknown or has a bad value, a leftover argument, a missing file, missing rights
     and a full disk print "error: ..." as one line on standard error and end with exit status 2; a loss that is
@@ -31,19 +31,38 @@ def run(main: Callable[[], None]) -> None:
 
     Args:
         main: does the work, reading flags.FLAGS.
+        define_flags: defines the flags; in here, because config flags look at the command line when defined.
     """
+    try:
+        define_flags()
+    except _CONFIG_ERRORS as error:
+        _fail(f"--config: {_last_line(error)}")
     app.run(functools.partial(_guarded, main), flags_parser=_parse)
 
 
 def _parse(argv: list[str]) -> list[str]:
     try:
         arguments = flags.FLAGS(argv)
+        if "config" in flags.FLAGS:
+            hasattr(flags.FLAGS.config, "seed")  # looking at a field raises if the file could not be loaded
     except (flags.Error, *_CONFIG_ERRORS) as error:
-        _fail(error)
+        _fail(_last_line(error))
     if not flags.FLAGS["verbosity"].present:
         # Libraries report what they load at this level; people asked for results.
         logging.set_verbosity(logging.WARNING)
     return arguments
+
+
+def _last_line(error: Exception) -> str:
+    """What went wrong, out of the tracebacks that ml_collections puts into its messages and causes."""
+    while error.args and isinstance(error.args[0], Exception):
+        error = error.args[0]
+    # str() of a KeyError is its message in quotes.
+    message = str(error.args[0]) if isinstance(error, KeyError) else str(error)
+    if "Traceback" not in message:
+        return message
+    flag, _, trace = message.partition("Error whilst parsing config file")
+    return f"{flag}{trace.strip().splitlines()[-1].partition(': ')[2]}"
 
 
 def _guarded(main: Callable[[], None], argv: list[str]) -> None:

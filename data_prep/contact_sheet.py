@@ -123,5 +123,4 @@ def _main() -> None:
 
 
 if __name__ == "__main__":
-    _define_flags()
-    cli.run(_main)
+    cli.run(_main, _define_flags)

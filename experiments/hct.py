@@ -30,14 +30,6 @@ from reid_jax import (
 )
 from reid_jax.data.batches import device_batches
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config",
-    os.path.join(os.path.dirname(__file__), "configs", "hct.py"),
-    "experiments/configs/hct.py:DATASET; single fields as --config.FIELD=VALUE.",
-    lock_config=True,
-)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; runs/hct_DATASET if not given.")
-
 
 def cluster(embeddings: np.ndarray, options: ConfigDict, num_merges: int) -> tuple[np.ndarray, float]:
     """Clusters embeddings [N, D] from one cluster per sample by `num_steps` merge steps.
@@ -157,9 +149,20 @@ def run_hct(config: ConfigDict, workdir: str) -> dict[str, Any]:
 
 def main() -> None:
     """Runs HCT as the flags say."""
-    config = _CONFIG.value
-    run_hct(config, _WORKDIR.value or os.path.join("runs", f"hct_{config.data.dataset}"))
+    config = flags.FLAGS.config
+    run_hct(config, flags.FLAGS.workdir or os.path.join("runs", f"hct_{config.data.dataset}"))
+
+
+def define_flags() -> None:
+    """Defines the command line."""
+    config_flags.DEFINE_config_file(
+        "config",
+        os.path.join(os.path.dirname(__file__), "configs", "hct.py"),
+        "experiments/configs/hct.py:DATASET; single fields as --config.FIELD=VALUE.",
+        lock_config=True,
+    )
+    flags.DEFINE_string("workdir", None, "Run directory; runs/hct_DATASET if not given.")
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, define_flags)

@@ -20,14 +20,6 @@ from reid_jax import augment, features, losses, optimizers, sampling, sharding, 
 from reid_jax.data.batches import device_batches
 from reid_jax.models.id_classifier import IdClassifier
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config",
-    os.path.join(os.path.dirname(__file__), "configs", "supervised.py"),
-    "experiments/configs/supervised.py:DATASET; single fields as --config.FIELD=VALUE.",
-    lock_config=True,
-)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; runs/supervised_LOSS_DATASET if not given.")
-
 
 def check(config: ConfigDict, dataset: setup_run.Dataset) -> None:
     """Checks the fields that the data bounds.
@@ -129,10 +121,21 @@ def run_supervised(config: ConfigDict, workdir: str) -> dict[str, Any]:
 
 def main() -> None:
     """Runs a supervised baseline as the flags say."""
-    config = _CONFIG.value
+    config = flags.FLAGS.config
     default = os.path.join("runs", f"supervised_{config.train.loss}_{config.data.dataset}")
-    run_supervised(config, _WORKDIR.value or default)
+    run_supervised(config, flags.FLAGS.workdir or default)
+
+
+def define_flags() -> None:
+    """Defines the command line."""
+    config_flags.DEFINE_config_file(
+        "config",
+        os.path.join(os.path.dirname(__file__), "configs", "supervised.py"),
+        "experiments/configs/supervised.py:DATASET; single fields as --config.FIELD=VALUE.",
+        lock_config=True,
+    )
+    flags.DEFINE_string("workdir", None, "Run directory; runs/supervised_LOSS_DATASET if not given.")
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, define_flags)

@@ -62,7 +62,7 @@ class HostClusters:
         self.distance_alone = np.full(num_items, np.inf, np.float32)
 
     def nearest(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns every root's nearest other root [N], the lower of equal ones, -1 for no root; and its distance [N]."""
+        """Returns the nearest other root of every root [N], the lower of equal ones, else -1; and its distance [N]."""
         self._update_alone()
         nearest, distance = self.nearest_alone.copy(), self.distance_alone.copy()
         for roots in _blocks(np.flatnonzero(self.row_of >= 0)):
@@ -80,7 +80,7 @@ class HostClusters:
         """Returns the distances [R, R] among ascending roots, infinite on the diagonal."""
         among = np.empty((len(roots), len(roots)), np.float32)
         alone = np.flatnonzero(self.alone[roots])
-        given = self.distances[np.ix_(roots[alone], roots[alone])]
+        given = self.distances[np.ix_(roots[alone], roots[alone])].astype(np.float32, copy=False)
         among[np.ix_(alone, alone)] = given + np.float32(2 * self.size_penalty)
         for places in _blocks(np.flatnonzero(~self.alone[roots])):
             among[places] = self._rows_of(roots[places])[:, roots]
@@ -124,9 +124,12 @@ class HostClusters:
 
     def _combine_columns(self, united: np.ndarray) -> None:
         levels = list(_halvings(united))
-        for rows in np.split(self.rows[: self.row_of.max() + 1], range(_BLOCK_ROWS, self.row_of.max() + 1, _BLOCK_ROWS)):
+        # In blocks of whatever rows there are, used or not, because they lie next to each other.
+        num_rows = self.row_of.max() + 1
+        for start in range(0, num_rows, _BLOCK_ROWS):
+            block = self.rows[start : min(start + _BLOCK_ROWS, num_rows)]
             for targets, sources in levels:
-                rows[:, targets] = self._combine(rows[:, targets], rows[:, sources])
+                block[:, targets] = self._combine(block[:, targets], block[:, sources])
 
     def _free_rows(self, count: int) -> np.ndarray:
         used = self.row_of[self.row_of >= 0]
@@ -194,7 +197,7 @@ class DeviceClusters:
         self.live = np.ones(len(distances), bool)
 
     def nearest(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns every root's nearest other root [N], the lower of equal ones, -1 for no root; and its distance [N]."""
+        """Returns the nearest other root of every root [N], the lower of equal ones, else -1; and its distance [N]."""
         found = _nearest(self.combined, self.counts, self.live, self.size_penalty, linkage=self.linkage)
         nearest, distance = (np.asarray(array) for array in found)
         return np.where(np.isfinite(distance), nearest, -1), distance

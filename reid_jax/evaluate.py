@@ -137,8 +137,9 @@ class _Identities(NamedTuple):
 
 def _check_identities(shape, query_pids, query_camids, gallery_pids, gallery_camids) -> _Identities:
     """Checks the shapes against those of the distances and finds everyone's entries."""
-    arrays = dict(query_pids=query_pids, query_camids=query_camids, gallery_pids=gallery_pids, gallery_camids=gallery_camids)
-    arrays = {name: np.asarray(array) for name, array in arrays.items()}
+    names = ("query_pids", "query_camids", "gallery_pids", "gallery_camids")
+    values = (query_pids, query_camids, gallery_pids, gallery_camids)
+    arrays = {name: np.asarray(array) for name, array in zip(names, values)}
     for name, array in arrays.items():
         letter, length = ("Q", shape[0]) if name.startswith("query") else ("G", shape[1])
         if array.shape != (length,):

@@ -1,10 +1,9 @@
 """Bottom-up clustering in large steps: many merges from one matrix of cluster distances (HCT, BUC).
 
-A step needs every cluster's nearest neighbour, the distances among the few clusters near enough to merge, and
-the matrix of the united clusters. Two classes provide these three: one for matrices in host memory, one for
-accelerators. What decides which pairs merge is common to both.
+This module decides which pairs merge. What it needs to know of the matrix, every cluster's nearest neighbour and the
+distances among the few clusters that are near enough to merge, `cluster_distances.py` keeps up to date.
 
-Clusters are known by their first sample, here called root, so that they keep the order of their first samples.
+A cluster is known by its first sample, its root, so that clusters stay in the order of their first samples.
 """
 
 import jax
@@ -23,7 +22,7 @@ def agglomerate(
     embeddings: np.ndarray | jax.Array | None = None,
     initial_labels: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Merges clusters bottom-up: num_steps steps of exactly num_merges unions each (HCT eq. 1; BUC section 3.2).
+    """Merges clusters bottom-up: num_steps steps of exactly num_merges unions each (HCT eq. 1; BUC eq. 4).
 
     A step takes the pairs of clusters in ascending order of their distance at its beginning, equal ones by lower
     (first, second) cluster in order of first samples, and unites the two clusters' components where these still
@@ -31,7 +30,7 @@ def agglomerate(
     num_merges = 1 this is classical hierarchical clustering.
 
     Matrices in host memory are clustered on the host, others on their accelerator, where a copy is worked on. On
-    the host the given matrix is only read; the rows of clusters of two and more take at most half its size again.
+    the host the given matrix is only read; rows of their own for clusters of two and more take up to half its size.
 
     Args:
         distances: [N, N] float, symmetric, >= 0; the diagonal is not used.
@@ -39,7 +38,7 @@ def agglomerate(
         num_steps: s; C = clusters at the start - m * s clusters are left.
         linkage: a pair's distance: "average" (mean over all pairs of samples, UPGMA), "single" (least),
             "complete" (greatest) or "centroid" (Euclidean, of the mean embeddings).
-        size_penalty: lambda >= 0; lambda * (|A| + |B|) is added to a pair's distance (BUC eq. 5).
+        size_penalty: lambda >= 0; lambda * (|A| + |B|) is added to a pair's distance (BUC eq. 6).
         embeddings: [N, D] float, only for "centroid", with `distances` their Euclidean distances.
         initial_labels: [N] integer >= 0, the clusters to start from; None: every sample alone.
 
@@ -87,7 +86,7 @@ def _check_arguments(distances, num_merges, num_steps, linkage, size_penalty, em
     if linkage == "centroid" and (embeddings is None or embeddings.ndim != 2 or len(embeddings) != num_items):
         shape = None if embeddings is None else embeddings.shape
         raise ValueError(f"embeddings must be [N, D] with N = {num_items} for linkage 'centroid', got {shape}")
-    # By rows on the host, so that both passes read a block while it is in the cache.
+    # Blocks of rows stay in the host's cache for the second pass; an accelerator takes all at once.
     block_rows = 32 if cluster_distances.is_on_host(distances) else num_items
     for start in range(0, num_items, block_rows):
         least, greatest = distances[start : start + block_rows].min(), distances[start : start + block_rows].max()
@@ -120,17 +119,18 @@ def _cheapest_unions(clusters, num_merges: int) -> np.ndarray:
     rows = np.flatnonzero(nearest >= 0)
     first, second = np.minimum(rows, nearest[rows]), np.maximum(rows, nearest[rows])
     order = np.lexsort((second, first, distance[rows]))
-    taken, _ = _unite(first[order], second[order], num_merges)
+    first, second = first[order], second[order]
+    taken, _ = _unite(first, second, num_merges)
     bounded = len(taken) == num_merges
-    limit = distance[rows[order[taken[-1]]]] if bounded else np.inf
-    candidates = order[: taken[-1] + 1] if bounded else order
-    near = np.unique([first[candidates], second[candidates]])
-    block = clusters.distances_among(near)
-    # Both directions of a pair, because their sums may differ in the last bit.
-    pairs = np.nonzero(np.triu(np.minimum(block, block.T) <= limit, k=1))
-    weights = np.minimum(block[pairs], block.T[pairs])
+    near = np.unique([first[: taken[-1] + 1], second[: taken[-1] + 1]]) if bounded else np.unique([first, second])
+    weights = clusters.distances_among(near)
+    # A pair's two directions were summed in different orders and may differ in the last bit.
+    weights = np.minimum(weights, weights.T)
+    # From these weights, not from `distance`, which another kernel may have rounded differently.
+    bound = weights[np.searchsorted(near, first[taken]), np.searchsorted(near, second[taken])].max()
+    pairs = np.nonzero(np.triu(weights <= (bound if bounded else np.inf), k=1))
     # Pairs come row by row, so that a stable sort breaks ties by row and column.
-    order = np.argsort(weights, kind="stable")
+    order = np.argsort(weights[pairs], kind="stable")
     _, parent = _unite(near[pairs[0][order]], near[pairs[1][order]], num_merges)
     united = np.arange(len(nearest))
     for root in parent:

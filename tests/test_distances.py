@@ -11,7 +11,7 @@ X, Y = RNG.normal(size=(37, 19)).astype(np.float32), RNG.normal(size=(23, 19)).a
 
 
 @pytest.mark.parametrize("metric", distances.METRICS)
-@pytest.mark.parametrize("block_size", [None, 1, 8, 37, 100])
+@pytest.mark.parametrize("block_size", [None, 8, 100])
 def test_pairwise_equals_scipy_whatever_the_block(metric, block_size):
     for y in (Y, None):
         computed = distances.pairwise_distances(jnp.asarray(X), y, metric=metric, block_size=block_size)
@@ -32,10 +32,12 @@ def test_pairwise_is_symmetric_with_zero_diagonal_and_never_negative(metric, blo
 
 def test_pairwise_by_hand():
     x = np.array([[0.0, 0.0], [3.0, 4.0], [0.0, 2.0]])
-    np.testing.assert_array_equal(distances.pairwise_distances(x), np.array([[0, 5, 2], [5, 0, 13**0.5], [2, 13**0.5, 0]], np.float32))
+    expected = np.array([[0, 5, 2], [5, 0, 13**0.5], [2, 13**0.5, 0]], np.float32)
+    np.testing.assert_array_equal(distances.pairwise_distances(x), expected)
     np.testing.assert_array_equal(distances.pairwise_distances(x, x[1:2], metric="sqeuclidean"), [[25], [0], [13]])
     # A row of zeros has no direction.
-    np.testing.assert_allclose(distances.pairwise_distances(x, metric="cosine"), [[0, 1, 1], [1, 0, 0.2], [1, 0.2, 0]], atol=1e-7)
+    cosine = distances.pairwise_distances(x, metric="cosine")
+    np.testing.assert_allclose(cosine, [[0, 1, 1], [1, 0, 0.2], [1, 0.2, 0]], atol=1e-7)
 
 
 @pytest.mark.parametrize("metric", distances.METRICS)

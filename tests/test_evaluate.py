@@ -55,12 +55,13 @@ def test_equals_the_literal_loop(levels, ap_method):
 def test_equals_scikit_learn_without_ties():
     distances, query_pids, _, gallery_pids, _ = random_case(5)
     query_pids, gallery_pids = query_pids.clip(1, 7), gallery_pids.clip(0)
-    result = evaluate.rank_gallery(distances, query_pids, np.zeros(40), gallery_pids, np.ones(90))
-    expected = [metrics.average_precision_score(gallery_pids == pid, -row) for pid, row in zip(query_pids, distances)]
-    np.testing.assert_allclose(result.ap, expected, rtol=1e-6)
-    result = evaluate.rank_gallery(distances, query_pids, np.zeros(40), gallery_pids, np.ones(90), ap_method="trapezoid")
-    curves = [metrics.precision_recall_curve(gallery_pids == pid, -row) for pid, row in zip(query_pids, distances)]
-    np.testing.assert_allclose(result.ap, [metrics.auc(recall, precision) for precision, recall, _ in curves], rtol=1e-6)
+    case = (distances, query_pids, np.zeros(40), gallery_pids, np.ones(90))
+    hits = [gallery_pids == pid for pid in query_pids]
+    expected = [metrics.average_precision_score(hit, -row) for hit, row in zip(hits, distances)]
+    np.testing.assert_allclose(evaluate.rank_gallery(*case).ap, expected, rtol=1e-6)
+    curves = [metrics.precision_recall_curve(hit, -row) for hit, row in zip(hits, distances)]
+    expected = [metrics.auc(recall, precision) for precision, recall, _ in curves]
+    np.testing.assert_allclose(evaluate.rank_gallery(*case, ap_method="trapezoid").ap, expected, rtol=1e-6)
 
 
 def test_by_hand():
@@ -111,12 +112,14 @@ def test_embeddings_equal_their_distances_in_blocks(metric):
         np.testing.assert_array_equal(result.cmc, expected.cmc)
 
 
+@pytest.mark.filterwarnings("error")
 def test_nothing_to_rank_is_nan_and_no_crash():
     distances, query_pids, query_camids, gallery_pids, gallery_camids = random_case(8)
-    for pids, gallery in ((np.full(40, 99), gallery_pids), (np.full(40, -1), gallery_pids), (query_pids, np.full(90, -1))):
+    nobody, junk = np.full(40, 99), np.full(90, -1)
+    for pids, gallery in ((nobody, gallery_pids), (np.full(40, -1), gallery_pids), (query_pids, junk)):
         result = evaluate.rank_gallery(distances, pids, query_camids, gallery, gallery_camids)
         assert (result.num_valid, result.num_skipped) == (0, 40)
-        assert np.isnan(result.mAP) and np.isnan(result.mINP) and np.isnan(result.cmc).all() and np.isnan(result.ap).all()
+        assert np.isnan([result.mAP, result.mINP, *result.cmc, *result.ap]).all()
     # One gallery image, and a curve that is longer than the gallery.
     result = evaluate.rank_gallery(np.ones((1, 1)), np.array([3]), np.array([0]), np.array([3]), np.array([1]))
     assert result.mAP == result.mINP == 1 and result.cmc.tolist() == [1.0] * 50

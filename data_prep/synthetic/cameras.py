@@ -9,7 +9,8 @@ from PIL import Image
 from data_prep.synthetic import scenes
 from data_prep.synthetic.streams import Stream, generator
 
-_SCENE_HEIGHT, _SCENE_WIDTH = 1.5, 7.5  # of a painted scene, in image heights
+SCENE_HEIGHT, _SCENE_WIDTH = 1.5, 6.0  # of a painted scene, in image heights
+_SCENE_PIXELS = 1.5  # of the painting per pixel of the image, along each axis: backgrounds are blurred anyway
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
@@ -17,7 +18,7 @@ class Camera(NamedTuple):
     """One camera; drawn once, the same for all people.
 
     Attributes:
-        scene: what it sees without people, RGB, at the renderer's resolution.
+        scene: what it sees without people, RGB.
         yaw: radians at which most people show themselves: 0 from the front, pi / 2 from their left.
         turned: probability 0..1 that a person walks the other way round.
         pitch: radians by which it looks down.
@@ -56,39 +57,40 @@ def draw_camera(seed: int, number: int, *, height: int) -> Camera:
 
     Args:
         seed: the world's seed.
-        number: which camera, from 0. Each four in a row have four different scenes and directions.
-        height: of an image as it is rendered, before reduction, in pixels.
+        number: which camera, from 0. Each four in a row have four different scenes, and four directions from the
+            front to three quarters behind; who walks the other way round shows the rest.
+        height: of an image, in pixels.
 
     Returns:
         The camera.
     """
     habits = generator(seed, Stream.HABITS, number // 4)
     kind = scenes.KINDS[habits.permutation(4)[number % 4]]
-    quarter = habits.permutation(4)[number % 4]
+    direction = habits.permutation(4)[number % 4]
     rng = generator(seed, Stream.CAMERA, number)
     indoors = kind == "corridor"
-    sharpness = rng.uniform(0.45, 0.8)
+    sharpness = rng.uniform(0.5, 0.8)
     return Camera(
         scene=scenes.paint_scene(
             generator(seed, Stream.SCENE, number),
             kind,
-            height=round(_SCENE_HEIGHT * height),
-            width=round(_SCENE_WIDTH * height),
+            height=round(SCENE_HEIGHT * _SCENE_PIXELS * height),
+            width=round(_SCENE_WIDTH * _SCENE_PIXELS * height),
         ),
-        yaw=quarter * np.pi / 2 + rng.normal(0.0, 0.3),
+        yaw=direction * np.pi / 4 + rng.normal(0.0, 0.15),
         turned=rng.uniform(0.1, 0.35),
         pitch=rng.uniform(0.05, 0.35),
         light=_draw_light(rng, indoors),
-        ambient=rng.uniform(0.6, 0.75) if indoors else rng.uniform(0.35, 0.6),
+        ambient=rng.uniform(0.55, 0.65) if indoors else rng.uniform(0.45, 0.6),
         shadow=rng.uniform(0.15, 0.25) if indoors else rng.uniform(0.25, 0.55),
-        exposure=rng.uniform(0.9, 1.1),
-        cast=tuple(rng.uniform(0.93, 1.07, 3).tolist()),
-        gamma=rng.uniform(0.9, 1.1),
-        saturation=rng.uniform(0.75, 1.0),
-        haze=rng.uniform(0.0, 0.06),
+        exposure=rng.uniform(0.95, 1.05),
+        cast=tuple(rng.uniform(0.97, 1.03, 3).tolist()),
+        gamma=rng.uniform(0.95, 1.05),
+        saturation=rng.uniform(0.8, 1.0),
+        haze=rng.uniform(0.0, 0.03),
         sharpness=(sharpness, sharpness + 0.2),
-        noise=rng.uniform(2.0, 7.0),
-        quality=int(rng.integers(60, 93)),
+        noise=rng.uniform(1.0, 3.0),
+        quality=int(rng.integers(70, 93)),
     )
 
 

@@ -98,8 +98,7 @@ def write_synthetic(
     ]
     needed = 1 + max(job.person for job in jobs if job.person is not None)
     people = draw_identities(seed, max(needed, 3 * _NUM_PASSERS_BY))
-    pixels = rendering.SUPERSAMPLING * height
-    views = [cameras.draw_camera(seed, number, height=pixels) for number in range(num_cameras)]
+    views = [cameras.draw_camera(seed, number, height=height) for number in range(num_cameras)]
     for done, job in enumerate(jobs, start=1):
         data = _render(job, seed, people, views[job.camera], height=height, width=width)
         (root / job.path).write_bytes(data)

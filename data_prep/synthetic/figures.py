@@ -39,15 +39,15 @@ def _leg(person: Identity, leg: Leg) -> list[Mesh]:
     loose = {"trousers": 0.005, "shorts": 0.009, "skirt": 0.0}[person.bottom]
     calf = 0.008 if person.bottom == "trousers" else 0.0
     wide = person.girth**0.7
-    thigh = wide * (np.array([0.045, 0.054, 0.049, 0.042, 0.036]) + loose)
-    shin = wide * (np.array([0.036, 0.037, 0.034, 0.026, 0.021]) + calf)
+    thigh = wide * (np.array([0.045, 0.054, 0.046, 0.036]) + loose)
+    shin = wide * (np.array([0.036, 0.037, 0.028, 0.021]) + calf)
     foot = np.array([0.002, 0.021, 0.026, 0.025, 0.020, 0.002])
     start = leg.hip + np.array([0.0, 0.02, 0.0])
     hem = garments.covered_height(person)
     if hem is not None:
         # Only what shows below the skirt: see garments.trunk.
         start = leg.knee + np.clip((hem + 0.035 - KNEE) / (HIP - KNEE), 0, 1) * (leg.hip - leg.knee)
-        thigh = np.interp(np.linspace(0.6, 1, 5), np.linspace(0, 1, 5), thigh)
+        thigh = wide * np.array([0.042, 0.036])
     return [
         _limb(start, leg.knee, thigh, upper),
         _limb(leg.knee, leg.ankle, shin, lower),

@@ -26,26 +26,26 @@ RGB = {
     "dark": (96, 64, 46),
 }
 
-# Value -> weight. Dark and plain clothes are the most frequent ones, as on real streets.
+# Value -> weight. Brighter than real streets: a small network has to learn from a thousand images.
 _SKINS = {"pale": 4, "tan": 4, "olive": 2, "dark": 2}
 _HAIR_SHAPES = {"short": 6, "long": 4, "bun": 2, "bald": 1}
 _HAIR_COLORS = {"black": 5, "brown": 4, "blond": 2, "grey": 1}
 _TOPS = {"tee": 5, "sweater": 4, "jacket": 3, "coat": 1.5}
 _TOP_COLORS = {
-    "black": 4, "white": 4, "grey": 3, "navy": 2, "red": 3, "green": 2, "yellow": 1.5, "beige": 2, "pink": 1.5, "blue": 2
+    "black": 2, "white": 2, "grey": 1, "navy": 1, "red": 3, "green": 3, "yellow": 3, "beige": 1, "pink": 2, "blue": 3
 }  # fmt: skip
 _PATTERNS = {"plain": 7, "stripes": 2, "checks": 1.5, "yoke": 1.5}
 _PRINTS = {"none": 4, "disc": 2, "bar": 2, "square": 2}
 _PRINT_COLORS = {"white": 3, "black": 2, "red": 2, "yellow": 2, "blue": 2}
 _BOTTOMS = {"trousers": 7, "shorts": 3, "skirt": 2}
-_BOTTOM_COLORS = {"black": 5, "jeans": 5, "grey": 2, "beige": 2, "white": 1, "red": 0.7}
+_BOTTOM_COLORS = {"black": 3, "jeans": 3, "grey": 1, "beige": 2, "white": 2, "red": 1.5, "green": 1.5}
 _SHOE_COLORS = {"black": 4, "white": 3, "brown": 2, "red": 1}
 _BAGS = {"none": 6, "backpack": 5, "shoulder": 3, "hand": 2}
 _BAG_COLORS = {"black": 4, "red": 2, "brown": 2, "blue": 2, "beige": 1}
 _HATS = {"none": 8, "cap": 1.5, "beanie": 1}
 _HAT_COLORS = {"black": 2, "white": 1, "red": 1, "blue": 1}
 
-_GIRTHS = (0.86, 1.0, 1.18)
+_GIRTHS = (0.86, 0.97, 1.1)
 _SHOULDERS = (0.92, 1.0, 1.07)
 
 

@@ -1,5 +1,6 @@
 """Solids made of tubes, seen by a camera: facets [F, 4, 3] with colours, shaded and painted back to front."""
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -59,13 +60,17 @@ def tube(path: np.ndarray, radii: np.ndarray, *, sectors: int, boxiness: float =
             along[0] * across[1] - along[1] * across[0],
         ]
     )
-    angles = np.linspace(0, 2 * np.pi, sectors + 1)
-    circle = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
-    if boxiness != 1.0:
-        circle = np.sign(circle) * np.abs(circle) ** boxiness
-    offsets = (radii[:, None, :] * circle) @ np.stack([across, third])
+    offsets = (radii[:, None, :] * _circle(sectors, boxiness)) @ np.stack([across, third])
     rings = path[:, None, :] + offsets
     return np.stack([rings[:-1, :-1], rings[:-1, 1:], rings[1:, 1:], rings[1:, :-1]], axis=2)
+
+
+@functools.cache
+def _circle(sectors: int, boxiness: float) -> np.ndarray:
+    """Corners [sectors + 1, 2] around the unit circle, or what boxiness makes of it; the last is the first."""
+    angles = np.linspace(0, 2 * np.pi, sectors + 1)
+    circle = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    return np.sign(circle) * np.abs(circle) ** boxiness
 
 
 def join(meshes: list[Mesh]) -> Mesh:
@@ -96,7 +101,7 @@ def project(points: np.ndarray, view: View) -> np.ndarray:
 
 
 def paint(
-    draw: ImageDraw.ImageDraw, mesh: Mesh, view: View, *, origin: tuple[float, float], scale: float, folds: np.ndarray
+    draw: ImageDraw.ImageDraw, mesh: Mesh, view: View, *, origin: tuple[float, float], scale: np.ndarray, folds: np.ndarray
 ) -> None:
     """Paints a mesh, far facets first.
 
@@ -105,7 +110,7 @@ def paint(
         mesh: [F] facets in body coordinates.
         view: the camera and the light.
         origin: pixel (column, row) where the body's origin comes to lie.
-        scale: pixels per unit of length.
+        scale: [2] float, pixels per unit of length, across and down.
         folds: [F] float, brightness of each facet, 1 unchanged: folds and dirt.
     """
     corners = project(mesh.quads, view)
@@ -116,7 +121,7 @@ def paint(
     lit = view.ambient + (1 - view.ambient) * np.maximum(0, normals @ np.array(view.light))
     colors = np.clip(mesh.colors[seen] * (lit * folds[seen])[:, None], 0, 255).astype(np.uint8)
     corners = corners[seen]
-    pixels = np.array(origin) + scale * corners[..., :2] * np.array([1, -1])
+    pixels = np.array(origin) + corners[..., :2] * (scale * np.array([1, -1]))
     order = np.argsort(corners[..., 2].mean(axis=1), kind="stable")
     polygons, fills = pixels.reshape(-1, 8)[order].tolist(), colors[order].tolist()
     for polygon, fill in zip(polygons, fills, strict=True):

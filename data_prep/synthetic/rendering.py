@@ -9,7 +9,9 @@ from data_prep.synthetic import cameras, figures, meshes, poses, scenes
 from data_prep.synthetic.cameras import Camera
 from data_prep.synthetic.identities import Identity
 
-SUPERSAMPLING = 3  # pixels painted per pixel of the image, along each axis
+_SUPERSAMPLING = 3  # pixels painted per pixel of the image, along each axis
+# A detector's box is about 2.35 times as high as wide, and is stretched to the image's shape.
+_BOX_ASPECT = 2.35
 
 
 class Passage(NamedTuple):
@@ -50,8 +52,8 @@ def draw_passage(rng: np.random.Generator, camera: Camera) -> Passage:
     return Passage(
         yaw=camera.yaw + turn + rng.normal(0.0, 0.35),
         place=rng.random(),
-        brightness=rng.uniform(0.8, 1.2),
-        tilt=rng.uniform(-0.4, 0.4),
+        brightness=rng.uniform(0.94, 1.06),
+        tilt=rng.uniform(-0.1, 0.1),
         sharpness=rng.uniform(*camera.sharpness),
     )
 
@@ -59,9 +61,9 @@ def draw_passage(rng: np.random.Generator, camera: Camera) -> Passage:
 def draw_crop(rng: np.random.Generator) -> Crop:
     """Draws a detector's box that is about right."""
     return Crop(
-        scale=rng.uniform(0.82, 0.97),
-        center=0.5 + float(np.clip(rng.normal(0.0, 0.06), -0.15, 0.15)),
-        feet=0.955 + float(np.clip(rng.normal(0.0, 0.025), -0.05, 0.06)),
+        scale=rng.uniform(0.87, 0.96),
+        center=0.5 + float(np.clip(rng.normal(0.0, 0.03), -0.08, 0.08)),
+        feet=0.96 + float(np.clip(rng.normal(0.0, 0.012), -0.03, 0.03)),
     )
 
 
@@ -105,12 +107,12 @@ def render_person(
         An RGB image [height, width].
     """
     canvas = _background(rng, camera, passage, height, width)
-    if rng.random() < 0.25:
+    if rng.random() < 0.2:
         other = passers_by[rng.integers(len(passers_by))]
         behind = Crop(rng.uniform(0.5, 0.75), rng.uniform(-0.1, 1.1), rng.uniform(0.7, 0.85))
         _paint_person(canvas, other, camera, rng.uniform(0, 2 * np.pi), behind, rng)
     _paint_person(canvas, person, camera, passage.yaw + rng.normal(0.0, 0.2), crop, rng)
-    if rng.random() < 0.22:
+    if rng.random() < 0.12:
         _occlude(canvas, camera, rng, passers_by)
     return _finish(canvas, camera, passage, rng)
 
@@ -126,16 +128,16 @@ def _background(
     rng: np.random.Generator, camera: Camera, passage: Passage, height: int, width: int
 ) -> Image.Image:
     """Cuts a window from the camera's scene so that people's feet come to lie on the ground."""
-    size = (width * SUPERSAMPLING, height * SUPERSAMPLING)
-    zoom = rng.uniform(0.75, 0.95)
-    window_height = zoom * size[1]
+    size = (width * _SUPERSAMPLING, height * _SUPERSAMPLING)
+    window_height = rng.uniform(0.75, 0.95) / cameras.SCENE_HEIGHT * camera.scene.height
     window_width = window_height * width / height
     left = np.clip(passage.place + rng.normal(0, 0.02), 0, 1) * (camera.scene.width - window_width)
     # The ground then begins above the middle of the window.
     top = np.clip(scenes.GROUND * camera.scene.height - rng.uniform(0.25, 0.5) * window_height, 0, None)
     top = min(top, camera.scene.height - window_height)
     box = (left, top, left + window_width, top + window_height)
-    return camera.scene.resize(size, Image.Resampling.BILINEAR, box=box)
+    # The canvas is reduced later, which smooths what NEAREST leaves.
+    return camera.scene.resize(size, Image.Resampling.NEAREST, box=box)
 
 
 def _paint_person(
@@ -149,7 +151,7 @@ def _paint_person(
     skeleton = poses.pose_skeleton(person, poses.draw_pose(rng))
     view = meshes.View(yaw, camera.pitch, camera.light, camera.ambient)
     origin = (crop.center * canvas.width, crop.feet * canvas.height)
-    scale = crop.scale * canvas.height
+    scale = crop.scale * np.array([_BOX_ASPECT * canvas.width, canvas.height])
     _cast_shadow(canvas, skeleton, camera, view, origin, scale)
     mesh = figures.build_figure(person, skeleton)
     folds = 1 + 0.03 * rng.standard_normal(len(mesh.quads))
@@ -162,14 +164,14 @@ def _cast_shadow(
     camera: Camera,
     view: meshes.View,
     origin: tuple[float, float],
-    scale: float,
+    scale: np.ndarray,
 ) -> None:
     """Darkens the ground where the limbs keep the light away; painted small, then enlarged: its edge is soft."""
-    coarse = 2 * SUPERSAMPLING
+    coarse = 2 * _SUPERSAMPLING
     bones = [*((leg.ankle, leg.knee, leg.hip) for leg in skeleton.legs), *(tuple(arm) for arm in skeleton.arms)]
     spine = (skeleton.legs[0].hip, skeleton.trunk_point(0.0, poses.HEAD, 0.0))
     mask = Image.new("L", (max(1, canvas.width // coarse), max(1, canvas.height // coarse)))
-    draw = ImageDraw.Draw(mask)
+    draw, darkness = ImageDraw.Draw(mask), round(255 * camera.shadow)
     right, up, towards = camera.light
     for bone, thickness in [*((bone, 0.06) for bone in bones), (spine, 0.16)]:
         points = meshes.project(np.array(bone), view._replace(pitch=0.0))
@@ -177,11 +179,14 @@ def _cast_shadow(
         reach = np.minimum(points[:, 1] / up, 1.5)
         across, near = points[:, 0] - reach * right, points[:, 2] - reach * towards
         down = near * np.sin(camera.pitch + 0.1)
-        pixels = np.stack([origin[0] + scale * across, origin[1] + scale * down], axis=1) / coarse
-        draw.line(pixels.ravel().tolist(), fill=255, width=max(1, round(thickness * scale / coarse)))
-    mask = mask.filter(ImageFilter.GaussianBlur(1)).resize(canvas.size, Image.Resampling.BILINEAR)
-    mask = mask.point([round(level * camera.shadow) for level in range(256)])
-    canvas.paste((20, 20, 30), mask=mask)
+        pixels = (np.array(origin) + scale * np.stack([across, down], axis=1)) / coarse
+        draw.line(pixels.ravel().tolist(), fill=darkness, width=max(1, round(thickness * scale[0] / coarse)))
+    mask = mask.filter(ImageFilter.GaussianBlur(1))
+    box = mask.getbbox()
+    if box is not None:
+        mask = mask.crop(box)
+        mask = mask.resize((coarse * mask.width, coarse * mask.height), Image.Resampling.BILINEAR)
+        canvas.paste((20, 20, 30), (coarse * box[0], coarse * box[1]), mask=mask)
 
 
 def _occlude(
@@ -216,7 +221,7 @@ def _paint_column(
 
 def _finish(canvas: Image.Image, camera: Camera, passage: Passage, rng: np.random.Generator) -> Image.Image:
     return cameras.develop(
-        canvas.reduce(SUPERSAMPLING),
+        canvas.reduce(_SUPERSAMPLING),
         camera,
         rng,
         brightness=passage.brightness,

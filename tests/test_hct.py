@@ -1,0 +1,212 @@
+"""HCT as its user runs it: whole runs on tiny data, killed, resumed, on one and eight devices, and gone wrong."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep import prepare
+from experiments import hct
+from experiments.configs import hct as hct_config
+
+ROOT = pathlib.Path(__file__).parent.parent
+SCRIPT = ROOT / "experiments" / "hct.py"
+OVERRIDES = {
+    "data.dataset": "tiny",
+    "data.height": 24,
+    "data.width": 12,
+    "model.backbone": "own_backbone:Backbone",
+    "evaluation.batch_size": 8,
+    "cluster.merge_percent": 0.1,  # 2 of 24
+    "cluster.num_steps": 8,  # 8 clusters left
+    "train.num_iterations": 3,
+    "train.num_epochs": 4,
+    "train.num_ids": 4,
+    "train.num_instances": 2,
+    "augment.padding": 2,
+    "checkpoint.every_minutes": 0.0,
+}
+
+
+@pytest.fixture(autouse=True)
+def own_backbone(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tests" / "data")
+
+
+def make_config(data_dir, **overrides):
+    config = hct_config.get_config("synthetic")
+    flat = OVERRIDES | {"data.dir": str(data_dir)} | {key.replace("__", "."): v for key, v in overrides.items()}
+    config.update_from_flattened_dict(flat)
+    return config
+
+
+def start(data_dir, workdir, **overrides):
+    """Starts the script as a user would."""
+    flat = OVERRIDES | {"data.dir": data_dir} | {key.replace("__", "."): v for key, v in overrides.items()}
+    command = [sys.executable, SCRIPT, f"--workdir={workdir}", *(f"--config.{key}={v}" for key, v in flat.items())]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests" / "data"), "XLA_FLAGS": ""}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=workdir.parent
+    )
+
+
+def finish(process):
+    output, errors = process.communicate(timeout=300)
+    return process.returncode, output, errors
+
+
+def comparable(workdir):
+    """All that a run leaves but the seconds: the metrics, the pseudo labels and the last and best models' arrays."""
+    from reid_jax import checkpoints
+
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        line.pop("seconds")
+    labels = {path.name: dict(np.load(path)) for path in sorted((workdir / "pseudo_labels").iterdir())}
+    like = _like(workdir)
+    models = [checkpoints.restore_variables(workdir / "checkpoints" / kind, like) for kind in ("last", "best")]
+    return lines, labels, models
+
+
+def _like(workdir):
+    import jax
+    import jax.numpy as jnp
+    import own_backbone
+
+    from reid_jax.models.reid import ReidModel
+
+    model = ReidModel(own_backbone.Backbone())
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 24, 12, 3)), train=False))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(prepared, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    status, output, errors = finish(start(prepared, workdir))
+    assert status == 0, errors
+    return workdir, output
+
+
+def test_a_whole_run(uninterrupted):
+    workdir, output = uninterrupted
+    assert "starting from random weights; calibrating batch norm on 128 training images" in output
+    assert output.count("\niteration ") == 4 and "direct transfer" in output
+    result = json.loads((workdir / "result.json").read_text())
+    assert result["method"] == "hct" and result["last"]["iteration"] == 3 and result["num_devices"] == 1
+    assert result["best"]["mAP"] == max(json.loads(line)["mAP"] for line in open(workdir / "metrics.jsonl"))
+    last = result["last"]
+    assert last["num_clusters"] == 8 and set(last["seconds"]) == {"embed", "cluster", "train", "evaluate"}
+    for name in ("bcubed_f", "agreement", "silhouette", "loss", "mAP", "rank1", "rank5", "rank10", "mINP", "nmi", "ari"):
+        assert np.isfinite(last[name]), name
+    assert result["direct_transfer"]["iteration"] == 0
+    assert json.loads((workdir / "config.json").read_text())["cluster"]["num_steps"] == 8
+    assert list((workdir / "tensorboard").iterdir())
+
+
+def test_started_again_it_is_done(uninterrupted, prepared):
+    workdir, _ = uninterrupted
+    before = (workdir / "metrics.jsonl").read_text()
+    status, output, _ = finish(start(prepared, workdir))
+    assert status == 0 and "iteration  1/3" not in output and "best (iteration" in output
+    assert (workdir / "metrics.jsonl").read_text() == before
+
+
+def test_killed_again_and_again_it_gives_the_same(uninterrupted, prepared, tmp_path):
+    """Kill -9 right after each of these appears, and once more at arbitrary moments: clustering, training, saving."""
+    workdir = tmp_path / "killed"
+    moments = [
+        lambda: list(workdir.glob("checkpoints/last/*tmp*")),
+        lambda: (workdir / "pseudo_labels/iteration_001.npz").exists(),
+        lambda: list(workdir.glob("checkpoints/last/3/variables")),
+        lambda: list(workdir.glob("pseudo_labels/.tmp-*")) or (workdir / "pseudo_labels/iteration_002.npz").exists(),
+        lambda: len(list(workdir.glob("checkpoints/last/[5-9]"))) > 0,
+    ]
+    for moment in moments:
+        process = start(prepared, workdir)
+        while process.poll() is None and not moment():
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        finish(process)
+    status, output, errors = finish(start(prepared, workdir))
+    assert status == 0, errors
+    (lines, labels, models), (expected_lines, expected_labels, expected_models) = (
+        comparable(each) for each in (workdir, uninterrupted[0])
+    )
+    assert lines == expected_lines
+    assert labels.keys() == expected_labels.keys()
+    for name in labels:
+        for key in labels[name]:
+            np.testing.assert_array_equal(labels[name][key], expected_labels[name][key])
+    import jax
+
+    jax.tree.map(np.testing.assert_array_equal, models, expected_models)
+
+
+def test_one_and_eight_devices_give_the_same_first_iteration(prepared, tmp_path):
+    found = []
+    for devices in (1, 8):
+        config = make_config(prepared, num_devices=devices, train__num_iterations=1)
+        hct.run_hct(config, tmp_path / str(devices))
+        (line,) = (tmp_path / str(devices) / "metrics.jsonl").read_text().splitlines()[1:]
+        labels = np.load(tmp_path / str(devices) / "pseudo_labels/iteration_001.npz")["pseudo_labels"]
+        found.append((labels, json.loads(line)))
+    (labels_one, one), (labels_eight, eight) = found
+    np.testing.assert_array_equal(labels_one, labels_eight)
+    assert eight["loss"] == pytest.approx(one["loss"], rel=1e-4)
+    assert eight["mAP"] == pytest.approx(one["mAP"], abs=1e-3)
+
+
+def test_a_folder_without_labels_trains_and_says_that_it_cannot_measure(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    (tmp_path / "crops").mkdir()
+    for number in range(24):
+        pixels = rng.integers(0, 256, (24, 12, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "crops" / f"{number:03d}.png")
+    prepare.prepare("folder", source=tmp_path / "crops", data_dir=tmp_path / "data", name="shop", progress=False)
+    config = make_config(
+        tmp_path / "data", data__dataset="shop", train__num_iterations=6, stop__patience=1, stop__min_rise=2.0
+    )
+    result = hct.run_hct(config, tmp_path / "run")
+    # No agreement rises by 2: the first is kept, and the second iteration without a rise is the last.
+    assert result["last"]["iteration"] < 6 and result["direct_transfer"] is None
+    assert not {"mAP", "bcubed_f"} & result["best"].keys() and np.isfinite(result["best"]["silhouette"])
+    assert "no accuracy can be measured" in capsys.readouterr().out
+    assert list((tmp_path / "run/checkpoints/best").iterdir())
+
+
+@pytest.mark.parametrize(
+    "overrides,status,message",
+    [
+        ({"cluster__num_steps": 13}, 2, "leave 24 - 13 x 2 = -2 clusters"),
+        ({"data__dataset": "market1501"}, 2, "no prepared data set 'market1501'"),
+        ({"model__backbone": "resnet19"}, 2, "model.backbone must be one of"),
+        ({"cluster__num_stepz": 3}, 2, "num_stepz"),
+        ({"train__optimizer": "sdg"}, 2, "optimizer must be 'sgd' or 'adam'"),
+        ({"train__learning_rate": 1e30}, 1, "the loss is"),
+    ],
+)
+def test_what_a_user_gets_wrong_is_one_line(prepared, tmp_path, overrides, status, message):
+    found, _, errors = finish(start(prepared, tmp_path / "run", **overrides))
+    assert found == status, errors
+    lines = [line for line in errors.splitlines() if line]
+    assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0]
+
+
+def test_another_config_does_not_take_over_a_run(uninterrupted, prepared):
+    workdir, _ = uninterrupted
+    status, _, errors = finish(start(prepared, workdir, seed=1))
+    assert status == 2 and "holds a run with seed = 0, this one has 1" in errors
+
+
+def test_market_has_1171_clusters():
+    config = hct_config.get_config("market1501")
+    assert hct.check(config, 12_936) == 905 and 12_936 - 905 * config.cluster.num_steps == 1_171
+    paper = (config.train.num_iterations, config.train.num_epochs, config.train.learning_rate, config.loss.margin)
+    assert paper == (20, 60, 6e-5, 0.5)
