@@ -77,15 +77,15 @@ class HostClusters:
         return np.where(np.isfinite(distance), nearest, -1), distance
 
     def distances_among(self, roots: np.ndarray) -> np.ndarray:
-        """Returns the distances [R, R] among ascending roots, infinite on the diagonal."""
+        """Returns the distances [R, R] among ascending roots; the diagonal means nothing."""
         among = np.empty((len(roots), len(roots)), np.float32)
-        alone = np.flatnonzero(self.alone[roots])
-        given = self.distances[np.ix_(roots[alone], roots[alone])].astype(np.float32, copy=False)
-        among[np.ix_(alone, alone)] = given + np.float32(2 * self.size_penalty)
+        for places in _blocks(np.flatnonzero(self.alone[roots])):
+            # Whole rows first: picking single entries from rows far apart is slower.
+            among[places] = self.distances[roots[places]].take(roots, axis=1)
+            among[places] += np.float32(2 * self.size_penalty)
         for places in _blocks(np.flatnonzero(~self.alone[roots])):
-            among[places] = self._rows_of(roots[places])[:, roots]
-            among[np.ix_(alone, places)] = among[np.ix_(places, alone)].T
-        np.fill_diagonal(among, np.inf)
+            rows = self._rows_of(roots[places]).take(roots, axis=1)
+            among[places], among[:, places] = rows, rows.T
         return among
 
     def merge(self, united: np.ndarray) -> None:
@@ -114,7 +114,7 @@ class HostClusters:
                 self._combine(row, self.distances[sample], out=row)
         self._combine_columns(heads)
         # The given matrix knows nothing of older large clusters; their own rows do, with columns already combined.
-        self.rows[np.ix_(self.row_of[new], old)] = self.rows[np.ix_(self.row_of[old], new)].T
+        self._mirror(new, old)
         self.counts[new] = np.bincount(heads[joining], minlength=len(heads))[new]
         self.alone[joining] = False
 
@@ -130,6 +130,12 @@ class HostClusters:
             block = self.rows[start : min(start + _BLOCK_ROWS, num_rows)]
             for targets, sources in levels:
                 block[:, targets] = self._combine(block[:, targets], block[:, sources])
+
+    def _mirror(self, roots: np.ndarray, others: np.ndarray) -> None:
+        """Writes the distances of `roots` to `others`, all large, from the others' rows into their own."""
+        columns = self.rows[: self.row_of.max() + 1].take(roots, axis=1)[self.row_of[others]]
+        for row, values in zip(self.row_of[roots], columns.T.copy()):
+            self.rows[row][others] = values
 
     def _free_rows(self, count: int) -> np.ndarray:
         used = self.row_of[self.row_of >= 0]
@@ -184,7 +190,7 @@ class HostCentroids(HostClusters):
         for roots in _blocks(changed, size=512):
             sq_distances = squares[roots, None] + squares - 2 * (centroids[roots] @ centroids.T)
             self.rows[self.row_of[roots]] = np.sqrt(np.maximum(sq_distances, 0))
-        self.rows[np.ix_(self.row_of[old], changed)] = self.rows[np.ix_(self.row_of[changed], old)].T
+        self._mirror(old, changed)
 
 
 class DeviceClusters:
@@ -203,12 +209,10 @@ class DeviceClusters:
         return np.where(np.isfinite(distance), nearest, -1), distance
 
     def distances_among(self, roots: np.ndarray) -> np.ndarray:
-        """Returns the distances [R, R] among ascending roots, infinite on the diagonal."""
+        """Returns the distances [R, R] among ascending roots; the diagonal means nothing."""
         padded = _padded(roots, fill=0)
         among = _among(self.combined, self.counts, self.size_penalty, padded, linkage=self.linkage)
-        among = np.array(among)[: len(roots), : len(roots)]
-        np.fill_diagonal(among, np.inf)
-        return among
+        return np.asarray(among)[: len(roots), : len(roots)]
 
     def merge(self, united: np.ndarray) -> None:
         """Unites clusters; united [N] as the module says."""

@@ -123,10 +123,9 @@ def _cheapest_unions(clusters, num_merges: int) -> np.ndarray:
     taken, _ = _unite(first, second, num_merges)
     bounded = len(taken) == num_merges
     near = np.unique([first[: taken[-1] + 1], second[: taken[-1] + 1]]) if bounded else np.unique([first, second])
+    # The upper triangle decides: a pair's two directions were summed in different orders, as `distance` may have
+    # been too, and can differ in the last bit.
     weights = clusters.distances_among(near)
-    # A pair's two directions were summed in different orders and may differ in the last bit.
-    weights = np.minimum(weights, weights.T)
-    # From these weights, not from `distance`, which another kernel may have rounded differently.
     bound = weights[np.searchsorted(near, first[taken]), np.searchsorted(near, second[taken])].max()
     pairs = np.nonzero(np.triu(weights <= (bound if bounded else np.inf), k=1))
     # Pairs come row by row, so that a stable sort breaks ties by row and column.

@@ -77,7 +77,7 @@ def make_train_step(
         def loss_of(params):
             variables = {"params": params, "batch_stats": state.batch_stats}
             outputs, updated = model.apply(variables, inputs, train=True, mutable=["batch_stats"])
-            return loss_fn(outputs, labels), updated["batch_stats"]
+            return loss_fn(outputs, labels), updated.get("batch_stats", {})
 
         (loss, batch_stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)

@@ -23,9 +23,7 @@ def source(tmp_path_factory):
     shapes = jax.eval_shape(init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 32, 3), np.float32))
     rng = np.random.default_rng(0)
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
-    state = {
-        name: rng.random(array.shape, np.float32) for name, array in pretrained.to_state(zeros).items()
-    }
+    state = {name: rng.random(array.shape, np.float32) for name, array in pretrained.to_state(zeros).items()}
     state |= {"fc.weight": np.zeros((10, 512), np.float32), "fc.bias": np.zeros(10, np.float32)}
     path = tmp_path_factory.mktemp("source") / "resnet18.npz"
     np.savez(path, **state)
@@ -41,7 +39,8 @@ def test_ports_what_a_model_loads(source, tmp_path, capsys):
     # torchvision's 11,689,512 parameters without its classifier of 512 x 1000 + 1000; 20 convolutions and norms.
     assert f"resnet18, 100 tensors, {11_689_512 - 513_000:,} parameters" in printed
     model = ReidModel(backbone=resnet.resnet18(last_stride=1))
-    like = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), np.zeros((1, 64, 32, 3), np.float32))
+    sample = np.zeros((1, 64, 32, 3), np.float32)
+    like = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), sample)
     loaded = pretrained.to_state(pretrained.load_variables(output, like))
     for name, array in loaded.items():
         np.testing.assert_array_equal(array, state[name])

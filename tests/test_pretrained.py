@@ -194,7 +194,8 @@ def test_a_file_of_the_backbone_alone_fits_any_head(tmp_path, variables):
 def test_saved_variables_of_another_model_are_refused(tmp_path, variables):
     path = tmp_path / "w.npz"
     pretrained.save_variables(path, variables)
-    with pytest.raises(types.UserError, match=r"width is 4, the model's 6.*33 of another shape \(batch_stats/backbone/bn1/mean \["):
+    message = r"width is 4, the model's 6.*33 of another shape \(batch_stats/backbone/bn1/mean \["
+    with pytest.raises(types.UserError, match=message):
         pretrained.load_variables(path, variables_of(ReidModel(backbone=small_resnet(6), pooling="gem", neck="bn")))
     with pytest.raises(types.UserError, match=r"unexpected \(.*params/neck/scale"):
         pretrained.load_variables(path, variables_of(ReidModel(backbone=small_resnet(), pooling="gem")))

@@ -90,7 +90,8 @@ def test_embeddings_are_float32_for_a_bfloat16_backbone():
 
 @pytest.mark.parametrize("backbone, got", [(FlatBackbone(), r"shape \(1, 3\)"), (TupleBackbone(), "tuple")])
 def test_a_backbone_without_a_feature_map_is_told(backbone, got):
-    with pytest.raises(types.UserError, match=rf"{type(backbone).__name__} must return a feature map \[1, h, w, C\].*{got}"):
+    message = rf"{type(backbone).__name__} must return a feature map \[1, h, w, C\].*{got}"
+    with pytest.raises(types.UserError, match=message):
         init(ReidModel(backbone=backbone))
 
 
@@ -107,7 +108,9 @@ def test_stripes_must_divide_the_map():
         init(ReidModel(backbone=PatchBackbone(), num_stripes=3))
 
 
-@pytest.mark.parametrize("fields", [{"pooling": "max"}, {"neck": "batch"}, {"num_stripes": -1}, {"backbone": "resnet18"}])
+@pytest.mark.parametrize(
+    "fields", [{"pooling": "max"}, {"neck": "batch"}, {"num_stripes": -1}, {"backbone": "resnet18"}]
+)
 def test_fields_are_checked(fields):
     (name,) = fields
     with pytest.raises(types.UserError, match=name):

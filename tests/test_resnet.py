@@ -30,7 +30,11 @@ def golden():
 @functools.cache
 def torch_weights(architecture):
     """The variables of the golden script's torch model."""
-    model = ARCHITECTURES[architecture]()
+    return random_weights(ARCHITECTURES[architecture]())
+
+
+def random_weights(model):
+    """The golden script's random weights, by name. (Compiling the model's own initialisation takes seconds.)"""
     shapes = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), IMAGES)
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
     state = {name: golden_script.random_array(name, array.shape) for name, array in pretrained.to_state(zeros).items()}
@@ -76,7 +80,7 @@ def test_resnet34_has_torchvisions_size():
 def small():
     """A small ResNet with batch-norm groups and a loss of its map: (model, variables, loss)."""
     model = resnet.ResNet((1, 1), "bottleneck", width=4, bn_group_size=2)
-    variables = jax.jit(functools.partial(model.init, train=False))(jax.random.key(0), IMAGES)
+    variables = random_weights(model)
     weights = np.random.default_rng(1).normal(size=(4, 8, 4, 32))
 
     def loss(params, images):
@@ -103,17 +107,27 @@ def test_groups_do_not_see_each_other(small):
 
 
 def test_initial_kernels_are_kaiming_fan_out():
-    # 32 output channels: fan_out 32 * 7 * 7 whatever goes in.
     model = resnet.ResNet((1, 1), "basic", width=32)
-    params = jax.jit(functools.partial(model.init, train=False))(jax.random.key(0), IMAGES)["params"]
-    np.testing.assert_allclose(params["conv1"]["kernel"].std(), np.sqrt(2 / (32 * 49)), rtol=0.03)
-    np.testing.assert_allclose(params["layer2_0"]["conv1"]["kernel"].std(), np.sqrt(2 / (64 * 9)), rtol=0.03)
+
+    @jax.jit
+    def initial_kernels(key):
+        # What is not returned is not compiled.
+        params = model.init(key, IMAGES, train=False)["params"]
+        return params["conv1"]["kernel"], params["layer2_0"]["conv1"]["kernel"]
+
+    # fan_out: output channels times kernel area, whatever the input channels.
+    first, later = initial_kernels(jax.random.key(0))
+    np.testing.assert_allclose(first.std(), np.sqrt(2 / (32 * 49)), rtol=0.03)
+    np.testing.assert_allclose(later.std(), np.sqrt(2 / (64 * 9)), rtol=0.03)
 
 
 def test_bfloat16_is_finite_and_near_float32(small):
     model, variables, _ = small
-    apply = lambda model: jax.jit(functools.partial(model.apply, train=True, mutable=["batch_stats"]))(variables, IMAGES)
-    result, expected = apply(model.clone(dtype=jnp.bfloat16))[0], apply(model)[0]
+
+    def apply(model):
+        return jax.jit(functools.partial(model.apply, train=True, mutable=["batch_stats"]))(variables, IMAGES)[0]
+
+    result, expected = apply(model.clone(dtype=jnp.bfloat16)), apply(model)
     assert result.dtype == jnp.bfloat16
     assert np.isfinite(result).all()
     np.testing.assert_allclose(result.astype(jnp.float32), expected, atol=0.05 * np.abs(expected).max())

@@ -29,7 +29,8 @@ def integers(numbers):
 
 
 def tensor(offset, shape, strides, *, storage=STORAGE, function=b"_rebuild_tensor_v2"):
-    return b"ctorch._utils\n" + function + b"\n(" + storage + b"I%d\n" % offset + integers(shape) + integers(strides) + b"tR"
+    arguments = storage + b"I%d\n" % offset + integers(shape) + integers(strides)
+    return b"ctorch._utils\n" + function + b"\n(" + arguments + b"tR"
 
 
 def state_of(value):
@@ -197,7 +198,10 @@ def test_another_zip_archive_is_told(tmp_path):
         torch_files.read_tensors(tmp_path / "w.pth")
 
 
-@pytest.mark.parametrize("body, found", [(b"\x80\x02}(Vepoch\nI3\nu.", "it holds 'epoch'"), (b"\x80\x02I3\n.", "an object of type int")])
+@pytest.mark.parametrize(
+    "body, found",
+    [(b"\x80\x02}(Vepoch\nI3\nu.", "it holds 'epoch'"), (b"\x80\x02I3\n.", "it holds an object of type int")],
+)
 def test_a_file_without_tensors_is_told(tmp_path, body, found):
     with pytest.raises(types.UserError, match=f"holds no tensors.*{found}"):
         torch_files.read_tensors(write_legacy(tmp_path / "w.pth", body))

@@ -45,7 +45,7 @@ _BAG_COLORS = {"black": 4, "red": 2, "brown": 2, "blue": 2, "beige": 1}
 _HATS = {"none": 8, "cap": 1.5, "beanie": 1}
 _HAT_COLORS = {"black": 2, "white": 1, "red": 1, "blue": 1}
 
-_GIRTHS = (0.86, 0.97, 1.1)
+_GIRTHS = (0.80, 0.90, 1.02)
 _SHOULDERS = (0.92, 1.0, 1.07)
 
 

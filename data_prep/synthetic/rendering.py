@@ -10,8 +10,8 @@ from data_prep.synthetic.cameras import Camera
 from data_prep.synthetic.identities import Identity
 
 _SUPERSAMPLING = 3  # pixels painted per pixel of the image, along each axis
-# A detector's box is about 2.35 times as high as wide, and is stretched to the image's shape.
-_BOX_ASPECT = 2.35
+# A detector's box is about 2.55 times as high as wide, and is stretched to the image's shape.
+_BOX_ASPECT = 2.55
 
 
 class Passage(NamedTuple):
@@ -52,8 +52,8 @@ def draw_passage(rng: np.random.Generator, camera: Camera) -> Passage:
     return Passage(
         yaw=camera.yaw + turn + rng.normal(0.0, 0.35),
         place=rng.random(),
-        brightness=rng.uniform(0.94, 1.06),
-        tilt=rng.uniform(-0.1, 0.1),
+        brightness=rng.uniform(0.97, 1.03),
+        tilt=rng.uniform(-0.05, 0.05),
         sharpness=rng.uniform(*camera.sharpness),
     )
 
@@ -61,9 +61,9 @@ def draw_passage(rng: np.random.Generator, camera: Camera) -> Passage:
 def draw_crop(rng: np.random.Generator) -> Crop:
     """Draws a detector's box that is about right."""
     return Crop(
-        scale=rng.uniform(0.87, 0.96),
-        center=0.5 + float(np.clip(rng.normal(0.0, 0.03), -0.08, 0.08)),
-        feet=0.96 + float(np.clip(rng.normal(0.0, 0.012), -0.03, 0.03)),
+        scale=rng.uniform(0.885, 0.95),
+        center=0.5 + float(np.clip(rng.normal(0.0, 0.02), -0.06, 0.06)),
+        feet=0.96 + float(np.clip(rng.normal(0.0, 0.008), -0.02, 0.02)),
     )
 
 

@@ -18,9 +18,6 @@ class BatchNorm(nn.Module):
     Statistics and normalisation are float32 whatever the dtype. A batch that is split over devices is one batch:
     its statistics are those of all devices together.
 
-    # Reference: the papers' DataParallel keeps the first card's running statistics and drops the others'; their
-    # mean over the cards estimates the same with less noise.
-
     Attributes:
         group_size: images per group, contiguous along the batch axis; 0 = the whole batch. 16 at batch 64 is what
             4 cards without synchronised batch norm compute.
@@ -73,6 +70,8 @@ class BatchNorm(nn.Module):
         mean = jnp.mean(grouped, axis=axes, keepdims=True)
         # Not E[x^2] - E[x]^2, which loses all digits of a channel whose mean is large beside its deviation.
         var = jnp.mean(jnp.square(grouped - mean), axis=axes, keepdims=True)
+        # Reference: DataParallel keeps the first card's running statistics and drops the others'; the mean over the
+        # groups estimates the same with less noise.
         self._update(running_mean, mean)
         self._update(running_var, var * (count / (count - 1)))
         normalized = (grouped - mean) * (scale * jax.lax.rsqrt(var + self.epsilon)) + bias

@@ -206,6 +206,7 @@ def _find_state(loaded: Any) -> dict[str, _Tensor]:
 def _to_array(tensor: _Tensor, buffer: bytes) -> np.ndarray:
     dtype = tensor.storage.dtype
     if len(buffer) != tensor.storage.size * dtype.itemsize:
-        raise ValueError(f"storage {tensor.storage.key} has {len(buffer)} bytes, expected {tensor.storage.size} elements")
+        key, size = tensor.storage.key, tensor.storage.size
+        raise ValueError(f"storage {key} has {len(buffer)} bytes, expected {size} elements of {dtype}")
     strides = [stride * dtype.itemsize for stride in tensor.strides]
     return np.ndarray(tensor.shape, dtype, buffer, tensor.offset * dtype.itemsize, strides).copy()
