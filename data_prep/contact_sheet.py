@@ -11,7 +11,7 @@ import itertools
 import pathlib
 
 from absl import flags
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont
 
 from data_prep import cli
 from data_prep.readers import listing, market1501
@@ -23,7 +23,12 @@ _PAPER, _INK = (250, 250, 250), (20, 20, 20)
 
 
 def contact_sheet(
-    images: list[pathlib.Path], *, rows: int, columns: int, tile_height: int = _TILE_HEIGHT, tile_width: int = _TILE_WIDTH
+    images: list[pathlib.Path],
+    *,
+    rows: int,
+    columns: int,
+    tile_height: int = _TILE_HEIGHT,
+    tile_width: int = _TILE_WIDTH,
 ) -> Image.Image:
     """Draws images on a sheet.
 
@@ -42,7 +47,7 @@ def contact_sheet(
     """
     for name, value in (("rows", rows), ("columns", columns)):
         if value < 1:
-            raise types.UserError(f"--{name} must be at least 1, got {value}")
+            raise types.UserError(f"--{name}: {value} must be at least 1")
     if not images:
         raise types.UserError("--source: no images in it")
     table = arrange(images, rows=rows, columns=columns)
@@ -67,8 +72,8 @@ def arrange(images: list[pathlib.Path], *, rows: int, columns: int) -> list[list
         columns: greatest number of images in a row.
 
     Returns:
-        Rows of (label, file). By identity, if all names follow Market-1501's: identities in ascending order, a
-        row's images from its cameras in turn, sorted by camera.
+        Rows of (label, file). By identity, if all names follow Market-1501's: identities in ascending order, junk
+        and distractors last, a row's images from its cameras in turn, sorted by camera.
     """
     names = [market1501.NAME.fullmatch(image.name) for image in images]
     if not all(names):
@@ -78,7 +83,7 @@ def arrange(images: list[pathlib.Path], *, rows: int, columns: int) -> list[list
     for image, name in zip(images, names, strict=True):
         by_identity[int(name["pid"])][int(name["camid"])].append(image)
     table = []
-    for pid in sorted(by_identity)[:rows]:
+    for pid in sorted(by_identity, key=lambda pid: (pid <= 0, pid))[:rows]:
         cameras = [[(camid, file) for file in by_identity[pid][camid]] for camid in sorted(by_identity[pid])]
         in_turn = [cell for cells in itertools.zip_longest(*cameras) for cell in cells if cell is not None]
         chosen = sorted(in_turn[:columns], key=lambda cell: cell[0])
@@ -90,7 +95,10 @@ def _thumbnail(file: pathlib.Path, height: int, width: int) -> Image.Image:
     try:
         with Image.open(file) as image:
             image = image.convert("RGB")
-    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError):
+    except (OSError, Image.DecompressionBombError, SyntaxError) as error:
+        # Pillow's own errors have no errno; those of the file system keep theirs.
+        if getattr(error, "errno", None) is not None:
+            raise
         raise types.UserError(f"--source: {file} is not a whole image") from None
     scale = min(height / image.height, width / image.width)
     return image.resize((max(1, round(scale * image.width)), max(1, round(scale * image.height))))
@@ -118,7 +126,7 @@ def _main() -> None:
     if not source.is_dir():
         raise types.UserError(f"--source: there is no folder {str(source)!r}")
     if output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise types.UserError(f"--output must end in .png or .jpg, got {str(output)!r}")
+        raise types.UserError(f"--output: {str(output)!r} must end in .png or .jpg")
     contact_sheet(listing.list_images(source, recursive=True), rows=given.rows, columns=given.columns).save(output)
 
 

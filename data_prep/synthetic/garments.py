@@ -52,8 +52,8 @@ def skirt(person: Identity, skeleton: Skeleton) -> Mesh:
     path = np.stack([skeleton.trunk_point(0.0, height, 0.0) for height in heights])
     path[:, 2] += (thighs[0][:, 2] + thighs[1][:, 2]) / 2
     quads = tube(path, body, sectors=16)
-    colors = np.broadcast_to(np.asarray(RGB[person.top_color if coat else person.bottom_color], dtype=float), (6 * 16, 3))
-    return Mesh(quads.reshape(-1, 4, 3), colors)
+    color = np.asarray(RGB[person.top_color if coat else person.bottom_color], dtype=float)
+    return Mesh(quads.reshape(-1, 4, 3), np.broadcast_to(color, (6 * 16, 3)))
 
 
 def bag(person: Identity, skeleton: Skeleton) -> Mesh:
@@ -105,7 +105,7 @@ def _trunk_colors(person: Identity, height: np.ndarray, azimuth: np.ndarray) -> 
         (_in_neckline(person, height, azimuth), person.skin),
         (_under_strap(person, height, azimuth), person.bag_color),
     ]
-    shape = np.broadcast_shapes(height.shape, azimuth.shape)
+    shape = (height.shape[0], azimuth.shape[1])
     colors = np.broadcast_to(np.asarray(RGB[person.bottom_color], dtype=float), (*shape, 3))
     for mask, color in layers:
         mask = np.broadcast_to(mask & (height > hem), shape)[..., None]
@@ -118,11 +118,11 @@ def _has_accent(person: Identity, height: np.ndarray, azimuth: np.ndarray) -> np
         return np.abs(azimuth) < 0.3 + 2.0 * np.maximum(0, height - 0.70)
     band, column = np.floor(height / 0.0485).astype(int), np.floor((azimuth + np.pi) / (np.pi / 6)).astype(int)
     if person.pattern == "stripes":
-        return (band % 2 == 0) & (azimuth < 4)
+        return band % 2 == 0
     if person.pattern == "checks":
         return (band + column) % 2 == 0
     if person.pattern == "yoke":
-        return (height > 0.71) & (azimuth < 4)
+        return height > 0.71
     return np.zeros((1, 1), dtype=bool)
 
 

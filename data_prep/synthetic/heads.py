@@ -34,7 +34,7 @@ def head(person: Identity, skeleton: Skeleton) -> list[Mesh]:
 
 
 def _skull(person: Identity, center: np.ndarray) -> Mesh:
-    levels = np.linspace(-1, 1, _RINGS) * np.array([1.0])
+    levels = np.linspace(-1, 1, _RINGS)
     girth = np.sqrt(np.maximum(0.02, 1 - levels**2))
     # The jaw is narrower than the forehead.
     girth = girth * np.where(levels < 0, 1 + 0.18 * levels, 1.0)
@@ -43,26 +43,36 @@ def _skull(person: Identity, center: np.ndarray) -> Mesh:
     level = ((levels[:-1] + levels[1:]) / 2)[:, None]
     angles = (np.arange(_SECTORS) + 0.5) * 2 * np.pi / _SECTORS
     from_front = np.abs(np.arctan2(np.cos(angles), -np.sin(angles)))[None, :]
-    shape = (_RINGS - 1, _SECTORS, 1)
-    hair = _hair_mask(person, level, from_front).reshape(shape)
-    hat = np.broadcast_to((person.hat != "none") & (level > (0.3 if person.hat == "cap" else 0.2)), shape[:2])[..., None]
-    eyes = ((np.abs(level - 0.1) < 0.08) & (np.abs(from_front - 0.55) < 0.2)).reshape(shape)
-    mouth = ((np.abs(level + 0.5) < 0.08) & (from_front < 0.4)).reshape(shape)
+    hair, hat = _hair_mask(person, level, from_front), _hat_mask(person, level)
+    eyes = (np.abs(level - 0.1) < 0.08) & (np.abs(from_front - 0.55) < 0.2)
+    mouth = (np.abs(level + 0.5) < 0.08) & (from_front < 0.4)
     skin = np.asarray(RGB[person.skin], dtype=float)
-    colors = np.where(eyes, 0.35 * skin, np.where(mouth, skin * np.array([0.8, 0.55, 0.55]), skin))
-    colors = np.where(hair, np.asarray(RGB[person.hair_color], dtype=float), colors)
-    colors = np.where(hat, np.asarray(RGB[person.hat_color], dtype=float), colors)
+    colors = np.broadcast_to(skin, (_RINGS - 1, _SECTORS, 3))
+    layers = (
+        (eyes, 0.45 * skin),
+        (mouth, np.array([0.8, 0.55, 0.55]) * skin),
+        (hair, RGB[person.hair_color]),
+        (hat, RGB[person.hat_color]),
+    )
+    for mask, color in layers:
+        colors = np.where(mask[..., None], np.asarray(color, dtype=float), colors)
     # Hair and hat stand off the skull.
-    bulge = np.where(hat, 1.15, np.where(hair, 1.09, 1.0))[..., None]
+    bulge = np.where(hat, 1.15, np.where(hair, 1.09, 1.0))[..., None, None]
     quads = center + bulge * (quads - center)
     return Mesh(quads.reshape(-1, 4, 3), colors.reshape(-1, 3))
+
+
+def _hat_mask(person: Identity, level: np.ndarray) -> np.ndarray:
+    """Where the hat is [R, 1], at levels [R, 1] from chin -1 to crown 1."""
+    brim = {"none": 2.0, "cap": 0.3, "beanie": 0.2}[person.hat]
+    return level > brim
 
 
 def _hair_mask(person: Identity, level: np.ndarray, from_front: np.ndarray) -> np.ndarray:
     """Where hair grows [R, S], at levels [R, 1] from chin -1 to crown 1 and angles [1, S] from the front."""
     if person.hair == "bald":
-        return np.zeros(np.broadcast_shapes(level.shape, from_front.shape), dtype=bool)
-    crown = (level > 0.55) & (from_front < 7)
+        return np.zeros((1, 1), dtype=bool)
+    crown = level > 0.55
     sides = (from_front > 1.1) & (level > 0.1)
     nape = (from_front > (1.2 if person.hair == "long" else 1.8)) & (level > -0.6)
     return crown | sides | nape
@@ -72,7 +82,7 @@ def _loose_hair(person: Identity, center: np.ndarray) -> list[Mesh]:
     """Hair that hangs down to the shoulders, or is tied in a bun."""
     color = RGB[person.hair_color]
     if person.hair == "long":
-        path = center + np.array([[0.0, 0.03, -0.030], [0.0, -0.03, -0.040], [0.0, -0.09, -0.050], [0.0, -0.135, -0.05]])
+        path = center + np.array([[0.0, 0.03, -0.03], [0.0, -0.03, -0.04], [0.0, -0.09, -0.05], [0.0, -0.135, -0.05]])
         radii = np.array([[0.046, 0.030], [0.052, 0.032], [0.054, 0.028], [0.036, 0.012]])
         return [_colored(tube(path, radii, sectors=10), color)]
     if person.hair == "bun" and person.hat != "beanie":

@@ -101,7 +101,13 @@ def project(points: np.ndarray, view: View) -> np.ndarray:
 
 
 def paint(
-    draw: ImageDraw.ImageDraw, mesh: Mesh, view: View, *, origin: tuple[float, float], scale: np.ndarray, folds: np.ndarray
+    draw: ImageDraw.ImageDraw,
+    mesh: Mesh,
+    view: View,
+    *,
+    origin: tuple[float, float],
+    scale: np.ndarray,
+    folds: np.ndarray,
 ) -> None:
     """Paints a mesh, far facets first.
 

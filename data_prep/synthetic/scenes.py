@@ -42,7 +42,8 @@ def _street(draw: ImageDraw.ImageDraw, rng: np.random.Generator, width: int, hei
         draw.rectangle((left, 0, left + house, base), fill=wall)
         shop = _shaded(wall, 0.5)
         draw.rectangle((left + 0.08 * house, 0.16 * height, left + 0.6 * house, base - 0.04 * height), fill=shop)
-        draw.rectangle((left + 0.68 * house, 0.12 * height, left + 0.9 * house, base), fill=_tinted(rng, [(70, 60, 56), (60, 80, 90)], 25))
+        door = _tinted(rng, [(70, 60, 56), (60, 80, 90)], 25)
+        draw.rectangle((left + 0.68 * house, 0.12 * height, left + 0.9 * house, base), fill=door)
         awning = _tinted(rng, [(150, 50, 46), (50, 90, 70), (60, 70, 120), (190, 180, 160)], 15)
         draw.rectangle((left + 0.04 * house, 0.10 * height, left + 0.64 * house, 0.16 * height), fill=awning)
         left += house
@@ -53,7 +54,8 @@ def _street(draw: ImageDraw.ImageDraw, rng: np.random.Generator, width: int, hei
     for car in np.arange(rng.uniform(0, 0.5), width / height, 0.55) * height:
         if rng.random() < 0.4:
             continue
-        _car(draw, car, base + 0.10 * height, 0.20 * height, _tinted(rng, [(160, 30, 34), (210, 210, 212), (40, 44, 52), (50, 80, 130)], 12))
+        color = _tinted(rng, [(160, 30, 34), (210, 210, 212), (40, 44, 52), (50, 80, 130)], 12)
+        _car(draw, car, base + 0.10 * height, 0.20 * height, color)
 
 
 def _car(draw: ImageDraw.ImageDraw, left: float, bottom: float, size: float, color: Color) -> None:
@@ -61,7 +63,8 @@ def _car(draw: ImageDraw.ImageDraw, left: float, bottom: float, size: float, col
         return [(left + x * size, bottom - y * size) for x, y in points]
 
     draw.ellipse((left, bottom - 0.06 * size, left + 2.4 * size, bottom + 0.08 * size), fill=(70, 70, 72))
-    draw.polygon(at((0, 0.12), (0, 0.5), (0.5, 0.6), (0.8, 0.95), (1.7, 0.95), (2.1, 0.58), (2.4, 0.48), (2.4, 0.12)), fill=color)
+    roof = ((0.5, 0.6), (0.8, 0.95), (1.7, 0.95), (2.1, 0.58))
+    draw.polygon(at((0, 0.12), (0, 0.5), *roof, (2.4, 0.48), (2.4, 0.12)), fill=color)
     draw.polygon(at((0.62, 0.6), (0.86, 0.88), (1.2, 0.88), (1.2, 0.6)), fill=(52, 60, 70))
     draw.polygon(at((1.27, 0.6), (1.27, 0.88), (1.64, 0.88), (1.94, 0.6)), fill=(52, 60, 70))
     for wheel in (0.5, 1.9):
@@ -79,8 +82,8 @@ def _corridor(draw: ImageDraw.ImageDraw, rng: np.random.Generator, width: int, h
         door = _tinted(rng, [(120, 82, 54), (90, 100, 112), (150, 60, 50)], 15)
         draw.rectangle((left, 0.02 * height, left + 0.26 * height, base), fill=_shaded(wall, 0.5))
         draw.rectangle((left + 0.014 * height, 0.034 * height, left + 0.246 * height, base), fill=door)
-        poster = left + rng.uniform(0.36, 0.5) * height
-        draw.rectangle((poster, 0.06 * height, poster + 0.12 * height, 0.22 * height), fill=_tinted(rng, [(200, 60, 60), (60, 120, 180), (230, 220, 120)], 30))
+        hook, poster = left + rng.uniform(0.36, 0.5) * height, [(200, 60, 60), (60, 120, 180), (230, 220, 120)]
+        draw.rectangle((hook, 0.06 * height, hook + 0.12 * height, 0.22 * height), fill=_tinted(rng, poster, 30))
         left += rng.uniform(0.7, 1.1) * height
     _ground(draw, rng, width, height, (166, 160, 150), spacing=0.55)
     draw.rectangle((0, base - 0.012 * height, width, base), fill=_shaded(wall, 0.4))
@@ -90,10 +93,12 @@ def _lawn(draw: ImageDraw.ImageDraw, rng: np.random.Generator, width: int, heigh
     base = GROUND * height
     draw.rectangle((0, 0, width, base), fill=(178, 198, 214))
     for x in rng.uniform(0, width, 6):
-        draw.rectangle((x, 0.2 * height, x + 0.035 * height, base + 0.01 * height), fill=_tinted(rng, [(84, 66, 50)], 12))
+        bark = _tinted(rng, [(84, 66, 50)], 12)
+        draw.rectangle((x, 0.2 * height, x + 0.035 * height, base + 0.01 * height), fill=bark)
     for _ in range(int(9 * width / height)):
         x, y, size = rng.uniform(0, width), rng.uniform(0.02, 0.28) * height, rng.uniform(0.08, 0.2) * height
-        draw.ellipse((x - size, y - size, x + size, y + 0.8 * size), fill=_tinted(rng, [(58, 92, 50), (78, 108, 54), (44, 74, 46)], 12))
+        leaves = _tinted(rng, [(58, 92, 50), (78, 108, 54), (44, 74, 46)], 12)
+        draw.ellipse((x - size, y - size, x + size, y + 0.8 * size), fill=leaves)
     draw.rectangle((0, 0.36 * height, width, base), fill=_tinted(rng, [(48, 82, 44)], 8))
     grass = np.array(_tinted(rng, [(104, 140, 66), (124, 140, 76), (88, 124, 60)], 8))
     for row in range(int(base), height):
@@ -122,7 +127,8 @@ def _plaza(draw: ImageDraw.ImageDraw, rng: np.random.Generator, width: int, heig
     for x in rng.uniform(0, width, 4):
         bottom, size = rng.uniform(0.5, 0.62) * height, rng.uniform(0.10, 0.16) * height
         draw.rectangle((x, bottom - 0.55 * size, x + 1.9 * size, bottom), fill=(128, 122, 114))
-        draw.ellipse((x - 0.1 * size, bottom - 1.5 * size, x + 2.0 * size, bottom - 0.4 * size), fill=_tinted(rng, [(66, 98, 56)], 14))
+        bush = _tinted(rng, [(66, 98, 56)], 14)
+        draw.ellipse((x - 0.1 * size, bottom - 1.5 * size, x + 2.0 * size, bottom - 0.4 * size), fill=bush)
 
 
 def _ground(
