@@ -13,7 +13,7 @@ from data_prep.synthetic.streams import Stream, generator
 from reid_jax import types
 
 _TRAIN, _QUERY, _GALLERY = "bounding_box_train", "query", "bounding_box_test"
-_PASSAGE_LENGTH = 3  # images of one walk past a camera
+_PASSAGE_LENGTH = 4  # images of one walk past a camera
 _NUM_PASSERS_BY = 20  # who walks through the background
 _MAX_IDS = 3333  # so that every pid has four digits
 
@@ -67,7 +67,7 @@ def write_synthetic(
         images_per_id: images of each, at least 4.
         num_cameras: cameras, at least 2; training and test set share them.
         height: of an image in pixels, at least 32.
-        width: of an image in pixels, at least 16.
+        width: of an image in pixels, at least 16, at most twice the height.
         num_distractors: gallery images of identity 0: people who are no query, and backgrounds.
         num_junk: gallery images of identity -1: test identities, badly cropped.
         progress: called after each image with the number of images done and in all.
@@ -83,7 +83,7 @@ def write_synthetic(
         "images_per_id": (images_per_id, 4, None),
         "num_cameras": (num_cameras, 2, 99),
         "height": (height, 32, None),
-        "width": (width, 16, None),
+        "width": (width, 16, 2 * height),
         "num_distractors": (num_distractors, 0, None),
         "num_junk": (num_junk, 0, None),
     }
@@ -178,18 +178,15 @@ def _junk_jobs(seed: int, count: int, num_test_ids: int, num_cameras: int) -> li
     return jobs
 
 
-def _render(
-    job: _Job, seed: int, people: list[Identity], camera: Camera, *, height: int, width: int
-) -> bytes:
+def _render(job: _Job, seed: int, people: list[Identity], camera: Camera, *, height: int, width: int) -> bytes:
     """Renders a job; returns a JPEG file's bytes."""
     person = job.index if job.person is None else job.person
     rng = generator(seed, Stream.IMAGE, int(job.stream), person, job.camera, job.index)
+    passage_rng = rng
     if job.stream is Stream.PASSAGE:
         passage_rng = generator(seed, Stream.PASSAGE, person, job.camera, job.index // _PASSAGE_LENGTH, 1)
-        passage, crop = rendering.draw_passage(passage_rng, camera), rendering.draw_crop(rng)
-    else:
-        passage = rendering.draw_passage(rng, camera)
-        crop = rendering.draw_bad_crop(rng) if job.stream is Stream.JUNK else rendering.draw_crop(rng)
+    passage = rendering.draw_passage(passage_rng, camera)
+    crop = rendering.draw_bad_crop(rng) if job.stream is Stream.JUNK else rendering.draw_crop(rng, passage)
     if job.person is None:
         image = rendering.render_background(camera, passage, rng, height=height, width=width)
     else:

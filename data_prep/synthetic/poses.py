@@ -109,7 +109,7 @@ def _leg(side: int, phase: float, stride: float, girth: float) -> Leg:
     hip = np.array([side * 0.047 * girth**0.5, HIP, 0.0])
     knee = hip + _THIGH * _direction(-0.04 * side, thigh)
     ankle = knee + _SHIN * _direction(0.01 * side, shin)
-    pitch = 0.6 * shin if shin < 0 else 0.8 * shin
+    pitch = (0.6 if shin < 0 else 0.8) * shin
     forward = np.array([0.12 * side, np.sin(pitch), np.cos(pitch)])
     sole = ankle - np.array([0.0, _ANKLE / 2 * np.cos(pitch), -_ANKLE / 2 * np.sin(pitch)])
     return Leg(hip, knee, ankle, sole - 0.026 * forward, sole + _FOOT * forward)

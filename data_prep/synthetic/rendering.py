@@ -14,24 +14,6 @@ _SUPERSAMPLING = 3  # pixels painted per pixel of the image, along each axis
 _BOX_ASPECT = 2.55
 
 
-class Passage(NamedTuple):
-    """What the images of one walk past a camera share.
-
-    Attributes:
-        yaw: radians from the person's direction to the camera.
-        place: where in the scene, 0 left .. 1 right.
-        brightness: factor on the camera's exposure.
-        tilt: how much light grows from left to right, as a fraction.
-        sharpness: resolution as a fraction of the image's: how far away the person is.
-    """
-
-    yaw: float
-    place: float
-    brightness: float
-    tilt: float
-    sharpness: float
-
-
 class Crop(NamedTuple):
     """Where a person lies in a detector's box.
 
@@ -46,24 +28,55 @@ class Crop(NamedTuple):
     feet: float
 
 
+class Passage(NamedTuple):
+    """What the images of one walk past a camera share: they were taken within seconds of each other.
+
+    Attributes:
+        yaw: radians from the person's direction to the camera.
+        place: where in the scene, 0 left .. 1 right.
+        brightness: factor on the camera's exposure.
+        tilt: how much light grows from left to right, as a fraction.
+        sharpness: resolution as a fraction of the image's: how far away the person is.
+        crop: the detector's box, about right.
+        pose: the way of walking, at one moment.
+        surroundings: seed of what else is seen: the ground, other people, what stands before the person.
+    """
+
+    yaw: float
+    place: float
+    brightness: float
+    tilt: float
+    sharpness: float
+    crop: Crop
+    pose: poses.Pose
+    surroundings: int
+
+
 def draw_passage(rng: np.random.Generator, camera: Camera) -> Passage:
     """Draws a walk past a camera, most often in the camera's habitual direction."""
     turn = np.pi if rng.random() < camera.turned else 0.0
     return Passage(
         yaw=camera.yaw + turn + rng.normal(0.0, 0.35),
         place=rng.random(),
-        brightness=rng.uniform(0.97, 1.03),
-        tilt=rng.uniform(-0.05, 0.05),
+        brightness=rng.uniform(0.94, 1.06),
+        tilt=rng.uniform(-0.1, 0.1),
         sharpness=rng.uniform(*camera.sharpness),
+        crop=Crop(
+            scale=rng.uniform(0.87, 0.96),
+            center=0.5 + float(np.clip(rng.normal(0.0, 0.03), -0.08, 0.08)),
+            feet=0.96 + float(np.clip(rng.normal(0.0, 0.012), -0.03, 0.03)),
+        ),
+        pose=poses.draw_pose(rng),
+        surroundings=int(rng.integers(2**31)),
     )
 
 
-def draw_crop(rng: np.random.Generator) -> Crop:
-    """Draws a detector's box that is about right."""
+def draw_crop(rng: np.random.Generator, passage: Passage) -> Crop:
+    """Draws the box of one image of a passage: the detector wavers."""
     return Crop(
-        scale=rng.uniform(0.885, 0.95),
-        center=0.5 + float(np.clip(rng.normal(0.0, 0.02), -0.06, 0.06)),
-        feet=0.96 + float(np.clip(rng.normal(0.0, 0.008), -0.02, 0.02)),
+        scale=passage.crop.scale + rng.normal(0.0, 0.01),
+        center=passage.crop.center + rng.normal(0.0, 0.012),
+        feet=passage.crop.feet + rng.normal(0.0, 0.005),
     )
 
 
@@ -98,7 +111,7 @@ def render_person(
         camera: which camera.
         passage: how the person walks past it.
         crop: where the person lies in the image.
-        rng: decides pose, other people, occlusion and noise.
+        rng: decides the moment: how the person moves and turns, and the noise.
         height: of the image, in pixels.
         width: of the image, in pixels.
         passers_by: who else may be seen.
@@ -106,14 +119,16 @@ def render_person(
     Returns:
         An RGB image [height, width].
     """
-    canvas = _background(rng, camera, passage, height, width)
-    if rng.random() < 0.2:
-        other = passers_by[rng.integers(len(passers_by))]
-        behind = Crop(rng.uniform(0.5, 0.75), rng.uniform(-0.1, 1.1), rng.uniform(0.7, 0.85))
-        _paint_person(canvas, other, camera, rng.uniform(0, 2 * np.pi), behind, rng)
-    _paint_person(canvas, person, camera, passage.yaw + rng.normal(0.0, 0.2), crop, rng)
-    if rng.random() < 0.12:
-        _occlude(canvas, camera, rng, passers_by)
+    scenery = np.random.default_rng(passage.surroundings)
+    canvas = _background(scenery, camera, passage, height, width)
+    if scenery.random() < 0.2:
+        other = passers_by[scenery.integers(len(passers_by))]
+        behind = Crop(scenery.uniform(0.5, 0.75), scenery.uniform(-0.1, 1.1), scenery.uniform(0.7, 0.85))
+        _paint_stranger(canvas, other, camera, behind, scenery)
+    step = passage.pose._replace(phase=passage.pose.phase + rng.uniform(-0.6, 0.6), nod=rng.normal(0.0, 0.15))
+    _paint_person(canvas, person, step, camera, passage.yaw + rng.normal(0.0, 0.1), crop, rng)
+    if scenery.random() < 0.12:
+        _occlude(canvas, camera, scenery, passers_by)
     return _finish(canvas, camera, passage, rng)
 
 
@@ -124,31 +139,37 @@ def render_background(
     return _finish(_background(rng, camera, passage, height, width), camera, passage, rng)
 
 
-def _background(
-    rng: np.random.Generator, camera: Camera, passage: Passage, height: int, width: int
-) -> Image.Image:
+def _background(rng: np.random.Generator, camera: Camera, passage: Passage, height: int, width: int) -> Image.Image:
     """Cuts a window from the camera's scene so that people's feet come to lie on the ground."""
     size = (width * _SUPERSAMPLING, height * _SUPERSAMPLING)
     window_height = rng.uniform(0.75, 0.95) / cameras.SCENE_HEIGHT * camera.scene.height
     window_width = window_height * width / height
     left = np.clip(passage.place + rng.normal(0, 0.02), 0, 1) * (camera.scene.width - window_width)
     # The ground then begins above the middle of the window.
-    top = np.clip(scenes.GROUND * camera.scene.height - rng.uniform(0.25, 0.5) * window_height, 0, None)
-    top = min(top, camera.scene.height - window_height)
+    top = scenes.GROUND * camera.scene.height - rng.uniform(0.25, 0.5) * window_height
+    top = min(max(top, 0.0), camera.scene.height - window_height)
     box = (left, top, left + window_width, top + window_height)
     # The canvas is reduced later, which smooths what NEAREST leaves.
     return camera.scene.resize(size, Image.Resampling.NEAREST, box=box)
 
 
+def _paint_stranger(
+    canvas: Image.Image, person: Identity, camera: Camera, crop: Crop, rng: np.random.Generator
+) -> None:
+    """Paints somebody else, walking anywhere."""
+    _paint_person(canvas, person, poses.draw_pose(rng), camera, rng.uniform(0, 2 * np.pi), crop, rng)
+
+
 def _paint_person(
     canvas: Image.Image,
     person: Identity,
+    pose: poses.Pose,
     camera: Camera,
     yaw: float,
     crop: Crop,
     rng: np.random.Generator,
 ) -> None:
-    skeleton = poses.pose_skeleton(person, poses.draw_pose(rng))
+    skeleton = poses.pose_skeleton(person, pose)
     view = meshes.View(yaw, camera.pitch, camera.light, camera.ambient)
     origin = (crop.center * canvas.width, crop.feet * canvas.height)
     scale = crop.scale * np.array([_BOX_ASPECT * canvas.width, canvas.height])
@@ -189,9 +210,7 @@ def _cast_shadow(
         canvas.paste((20, 20, 30), (coarse * box[0], coarse * box[1]), mask=mask)
 
 
-def _occlude(
-    canvas: Image.Image, camera: Camera, rng: np.random.Generator, passers_by: list[Identity]
-) -> None:
+def _occlude(canvas: Image.Image, camera: Camera, rng: np.random.Generator, passers_by: list[Identity]) -> None:
     """Puts something before the person: a pole, a box on the ground, or another person at the edge."""
     width, height = canvas.size
     kind = rng.integers(3)
@@ -206,7 +225,7 @@ def _occlude(
         side = rng.choice([-0.08, 1.08]) + rng.uniform(-0.12, 0.12)
         crop = Crop(rng.uniform(0.95, 1.15), side, rng.uniform(1.02, 1.12))
         other = passers_by[rng.integers(len(passers_by))]
-        _paint_person(canvas, other, camera, rng.uniform(0, 2 * np.pi), crop, rng)
+        _paint_stranger(canvas, other, camera, crop, rng)
 
 
 def _paint_column(
