@@ -284,7 +284,9 @@ def test_a_neutral_camera_changes_nothing_and_an_exposed_one_brightens():
 
 def test_junk_misses_the_person_and_ordinary_crops_do_not():
     for seed in range(100):
-        good, bad = (draw(np.random.default_rng(seed)) for draw in (rendering.draw_crop, rendering.draw_bad_crop))
+        rng = np.random.default_rng(seed)
+        passage = rendering.draw_passage(rng, neutral_camera())
+        good, bad = rendering.draw_crop(rng, passage), rendering.draw_bad_crop(rng)
         assert abs(good.center - 0.5) < 0.1 and 0.8 < good.scale < 1
         assert abs(bad.center - 0.5) > 0.4 or bad.scale > 1.5 or bad.scale < 0.5
 

@@ -13,7 +13,7 @@ from data_prep.synthetic.streams import Stream, generator
 from reid_jax import types
 
 _TRAIN, _QUERY, _GALLERY = "bounding_box_train", "query", "bounding_box_test"
-_PASSAGE_LENGTH = 4  # images of one walk past a camera
+_PASSAGE_LENGTH = 2  # images of one walk past a camera
 _NUM_PASSERS_BY = 20  # who walks through the background
 _MAX_IDS = 3333  # so that every pid has four digits
 

@@ -8,7 +8,7 @@ KINDS = ("street", "corridor", "lawn", "plaza")
 GROUND = 0.45
 _HORIZON = 0.28  # where parallels on the ground would meet
 
-_LEVEL, _CONTRAST, _SATURATION = 140, 0.25, 1.5  # mean brightness; what muting leaves
+_LEVEL, _CONTRAST, _SATURATION = 140, 0.14, 1.0  # mean brightness; what muting leaves
 
 Color = tuple[int, int, int]
 
