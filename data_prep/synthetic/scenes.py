@@ -8,7 +8,7 @@ KINDS = ("street", "corridor", "lawn", "plaza")
 GROUND = 0.45
 _HORIZON = 0.28  # where parallels on the ground would meet
 
-_LEVEL, _CONTRAST, _SATURATION = 140, 0.14, 1.0  # mean brightness; what muting leaves
+_LEVEL, _CONTRAST = 140, 0.14  # mean brightness; what muting leaves
 
 Color = tuple[int, int, int]
 
@@ -156,8 +156,7 @@ def _textured(image: Image.Image, rng: np.random.Generator, *, grain: float) -> 
     """Mutes a painting, and adds fine grain (standard deviation in levels) and broad patches of light and shade."""
     pixels = np.asarray(image, dtype=np.float32)
     # People, not places, shall decide which images look alike: bright places would outweigh all clothes.
-    grey = pixels.mean(axis=2, keepdims=True)
-    pixels = _LEVEL + _CONTRAST * (grey + _SATURATION * (pixels - grey) - grey.mean())
+    pixels = _LEVEL + _CONTRAST * (pixels - pixels.mean())
     rows, columns, _ = pixels.shape
     patches = Image.fromarray(rng.normal(1.0, 0.05, (4, max(2, 4 * columns // rows))).astype(np.float32))
     patches = np.asarray(patches.resize((columns, rows), Image.Resampling.BICUBIC))
