@@ -114,7 +114,9 @@ def run_hct(config: ConfigDict, workdir: str) -> dict[str, Any]:
     train_key = jax.random.fold_in(jax.random.key(config.seed), 1)
 
     run = run_directory.RunDirectory(workdir, config, dataset)
-    variables = setup_run.initial_variables(config, model, images, batch_size=batch_size)
+    variables = setup_run.initial_variables(
+        config, model, images, batch_size=batch_size, resuming=run.is_resuming()
+    )
     state = run.restore(train.init_train_state(variables, optimizer, mesh))
     if not run.history:
         with run.phase("evaluate"):

@@ -80,6 +80,10 @@ class RunDirectory:
                     )
         logs.write_json(path, config)
 
+    def is_resuming(self) -> bool:
+        """Whether `restore` will return a checkpoint's state, whatever it is given."""
+        return self._checkpoints.has_last()
+
     def restore(self, initial: TrainState) -> TrainState:
         """Returns the state to go on from: the last checkpoint's, or the initial one."""
         restored = self._checkpoints.restore_last(initial)

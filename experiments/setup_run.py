@@ -111,12 +111,24 @@ def build_model(model: ConfigDict, kind: type[ReidModel] = ReidModel, **fields: 
 
 
 def initial_variables(
-    config: ConfigDict, model: ReidModel, images: images_lib.ImageSource, *, batch_size: int
+    config: ConfigDict,
+    model: ReidModel,
+    images: images_lib.ImageSource,
+    *,
+    batch_size: int,
+    resuming: bool = False,
 ) -> dict[str, Any]:
     """Returns the variables a run starts from, and says on standard output where they are from.
 
     Random weights get their batch-norm statistics measured on training images first: with the initial ones
     (mean 0, variance 1) the embeddings of all images would nearly coincide.
+
+    Args:
+        config: the run's.
+        model: from `build_model`.
+        images: what to calibrate on.
+        batch_size: images at a time in calibration.
+        resuming: a checkpoint will replace the variables: only their shapes matter, and they are zeros.
 
     Raises:
         UserError: the weights or the checkpoint are missing or of another model.
@@ -124,9 +136,12 @@ def initial_variables(
     init_key, order_key = jax.random.split(jax.random.key(config.seed))
     sample = jnp.zeros((config.model.bn_group_size or 1, *images.shape), jnp.float32)
     init = functools.partial(model.init, train=False)
+    shapes = jax.eval_shape(init, init_key, sample)
+    if resuming:
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     if config.model.checkpoint:
         print(f"starting from the checkpoint {config.model.checkpoint}", flush=True)
-        return checkpoints.restore_variables(config.model.checkpoint, jax.eval_shape(init, init_key, sample))
+        return checkpoints.restore_variables(config.model.checkpoint, shapes)
     variables = jax.jit(init)(init_key, sample)
     if config.model.weights:
         if not pathlib.Path(config.model.weights).is_file():

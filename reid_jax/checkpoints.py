@@ -6,6 +6,7 @@ items `variables` (the model), `optimizer` (the rest of the train state) and `pr
 
 import errno
 import pathlib
+import shutil
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from reid_jax.train import TrainState
 
 _LAST, _BEST = "last", "best"
 _MODEL = "variables"
+_SPARE_BYTES = 2**20  # for what a checkpoint has besides arrays
 
 
 class Checkpoints:
@@ -30,6 +32,10 @@ class Checkpoints:
         root = pathlib.Path(workdir).absolute() / "checkpoints"
         # Two of the last, so that there is one at every moment.
         self._managers = {_LAST: _manager(root / _LAST, max_to_keep=2), _BEST: _manager(root / _BEST, max_to_keep=1)}
+
+    def has_last(self) -> bool:
+        """Whether there is a checkpoint to resume from."""
+        return self._managers[_LAST].latest_step() is not None
 
     def save_last(self, state: TrainState, progress: dict[str, Any]) -> None:
         """Saves what is needed to go on from here.
@@ -74,6 +80,10 @@ class Checkpoints:
 
     def _save(self, kind: str, state: TrainState, progress: dict[str, Any]) -> None:
         manager, step = self._managers[kind], int(state.step)
+        # Looked at first: when a disk fills up while orbax writes, its threads print tracebacks of their own.
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _SPARE_BYTES
+        if shutil.disk_usage(manager.directory).free < needed:
+            raise OSError(errno.ENOSPC, f"No space left on device: a checkpoint takes {needed:,} bytes", str(manager.directory))
         if step in manager.all_steps():  # a run killed after this save, and now here again
             manager.delete(step)
         try:
