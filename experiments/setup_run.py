@@ -142,13 +142,13 @@ def initial_variables(
     if config.model.checkpoint:
         print(f"starting from the checkpoint {config.model.checkpoint}", flush=True)
         return checkpoints.restore_variables(config.model.checkpoint, shapes)
+    if config.model.weights and not pathlib.Path(config.model.weights).is_file():
+        raise types.UserError(
+            f"model.weights: no file {config.model.weights!r}; make it with python data_prep/port_resnet.py, or "
+            "start from random weights with --config.model.weights="
+        )
     variables = jax.jit(init)(init_key, sample)
     if config.model.weights:
-        if not pathlib.Path(config.model.weights).is_file():
-            raise types.UserError(
-                f"model.weights: no file {config.model.weights!r}; make it with python data_prep/port_resnet.py, or "
-                "start from random weights with --config.model.weights="
-            )
         print(f"starting from the weights {config.model.weights}", flush=True)
         return pretrained.load_variables(config.model.weights, variables)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(order_key)))

@@ -24,7 +24,8 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.cluster.normalize = False  # L2-normalise embeddings before the distances; the paper does not say so
 
     config.train = ml_collections.ConfigDict()
-    config.train.num_iterations = 12 if small else 20  # cluster-and-train rounds (sec. 4.2)
+    # Cluster-and-train rounds (sec. 4.2).
+    config.train.num_iterations = {"synthetic": 16, "coil100": 12}.get(config.data.dataset, 20)
     config.train.num_epochs = 8 if small else 60  # per iteration; an epoch shows every cluster once (Table 3)
     config.train.num_ids = 16  # P: clusters per batch
     config.train.num_instances = 4  # K: images per cluster in a batch
