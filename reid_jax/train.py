@@ -133,6 +133,6 @@ def train_epoch(
     if len(bad):
         raise types.NonFiniteLossError(
             f"the loss is {losses[bad[0]]} at step {first_step + bad[0]} (of steps {first_step}.."
-            f"{first_step + len(losses) - 1}, {description})"
+            f"{first_step + len(losses) - 1}, {description}); nothing from this epoch on was saved"
         )
     return state, losses
