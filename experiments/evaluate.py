@@ -11,7 +11,6 @@ from ml_collections import ConfigDict
 
 from data_prep import cli
 from experiments import reporting, setup_run
-from experiments.configs import shared
 from reid_jax import checkpoints, features, logs, sharding, types
 
 
@@ -33,7 +32,7 @@ def main() -> None:
     if given.checkpoint is None:
         raise types.UserError("checkpoint: give --checkpoint=RUN_DIRECTORY")
     config = run_config(given.checkpoint)
-    config.data.dataset = shared.ALIASES.get(given.dataset, given.dataset) or config.data.dataset
+    config.data.dataset = given.dataset or config.data.dataset
     config.data.dir = given.data_dir or config.data.dir
     mesh = sharding.make_mesh()
     sharding.check_batch_size(mesh, given.batch_size)

@@ -67,8 +67,6 @@ def check(config: ConfigDict, num_images: int) -> int:
             f"{num_clusters} clusters of {num_images} images; at least train.num_ids = {config.train.num_ids} "
             "and one union a step are needed"
         )
-    if config.stop.when not in ("never", "label_free", "auto"):
-        raise types.UserError(f"stop.when must be 'never', 'label_free' or 'auto', got {config.stop.when!r}")
     return num_merges
 
 
@@ -87,6 +85,7 @@ def pk_epochs(config: ConfigDict, run: run_directory.RunDirectory, pseudo_labels
 
 def run_hct(config: ConfigDict, workdir: str) -> dict[str, Any]:
     """Runs Algorithm 1, or the rest of it where the run directory holds a part, and returns the result."""
+    setup_run.check_config(config)
     mesh = sharding.make_mesh(config.num_devices)
     batch_size = config.train.num_ids * config.train.num_instances
     sharding.check_batch_size(mesh, batch_size)

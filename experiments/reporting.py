@@ -48,7 +48,8 @@ def iteration_line(record: dict[str, Any], num_iterations: int) -> str:
     if "loss" in record:
         parts.append(f"loss {record['loss']:.4f}")
     if "mAP" in record:
-        parts.append(f"mAP {100 * record['mAP']:.1f}  rank-1 {100 * record['rank1']:.1f}")
+        ranks = "/".join(f"{100 * record[name]:.1f}" for name in ("rank1", "rank5", "rank10"))
+        parts.append(f"mAP {100 * record['mAP']:.1f}  rank-1/5/10 {ranks}  mINP {100 * record['mINP']:.1f}")
     seconds = record["seconds"]
     phases = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
     return "  ".join(parts) + f"  ({sum(seconds.values()):.1f} s: {phases})"

@@ -59,8 +59,8 @@ class RunDirectory:
         self._workdir, self._config, self._dataset = pathlib.Path(workdir), config, dataset
         (self._workdir / "pseudo_labels").mkdir(parents=True, exist_ok=True)
         self._lock = logs.lock_workdir(self._workdir)
-        self._check_config(config.to_dict() | {"train_split": dataset.records["train"].fingerprint})
         self._checkpoints = checkpoints.Checkpoints(self._workdir)
+        self._check_config(config.to_dict() | {"train_split": dataset.records["train"].fingerprint})
         self._log: logs.MetricsLog | None = None
         self._saved_at = time.monotonic()
         self._seconds: dict[str, float] = {}
@@ -70,7 +70,8 @@ class RunDirectory:
 
     def _check_config(self, config: dict[str, Any]) -> None:
         path = self._workdir / "config.json"
-        if path.exists():
+        # Before its first checkpoint a run has nothing that another config could spoil.
+        if path.exists() and self.is_resuming():
             before = logs.flatten(logs.read_json(path))
             for name, value in logs.flatten(config).items():
                 if name not in before or (before[name] != value and name.replace("/", ".") not in _FREE_FIELDS):
@@ -140,7 +141,9 @@ class RunDirectory:
         """Notes that an epoch is done; saves a checkpoint if the last one is old."""
         self.epoch += 1
         self.losses.append(loss)
-        if time.monotonic() - self._saved_at >= self._config.checkpoint.every_minutes * 60:
+        # Not after the last epoch: the iteration's own checkpoint follows, and has the same number of steps.
+        is_last = self.epoch == self._config.train.num_epochs
+        if not is_last and time.monotonic() - self._saved_at >= self._config.checkpoint.every_minutes * 60:
             self._save(state)
 
     def end_iteration(self, state: TrainState, measured: dict[str, Any]) -> None:

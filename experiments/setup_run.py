@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from data_prep import prepare
-from reid_jax import augment, checkpoints, evaluate, features, types
+from reid_jax import augment, checkpoints, cluster_distances, distances, evaluate, features, logs, types
 from reid_jax.data import images as images_lib
 from reid_jax.data import records as records_lib
 from reid_jax.models import calibration, pretrained, resnet
@@ -20,6 +21,27 @@ from reid_jax.models.reid import ReidModel
 
 _RESNETS = {"resnet18": resnet.resnet18, "resnet34": resnet.resnet34, "resnet50": resnet.resnet50}
 _CALIBRATION_BATCHES = 16
+_CHOICES = {
+    "evaluation/metric": distances.METRICS,
+    "evaluation/ap_method": ("step", "trapezoid"),
+    "cluster/metric": distances.METRICS,
+    "cluster/linkage": cluster_distances.LINKAGES,
+    "loss/reduction": ("mean", "sum"),
+    "stop/when": ("never", "label_free", "auto"),
+}
+_LEAST = {
+    "seed": 0,
+    "train/num_iterations": 1,
+    "train/num_epochs": 1,
+    "train/num_ids": 2,
+    "train/num_instances": 1,
+    "augment/padding": 0,
+    "augment/flip_probability": 0,
+    "augment/erasing_probability": 0,
+    "stop/patience": 1,
+    "evaluation/batch_size": 1,
+    "model/width": 1,
+}
 
 
 class Dataset(NamedTuple):
@@ -43,7 +65,25 @@ class Dataset(NamedTuple):
     @property
     def has_queries(self) -> bool:
         """Whether accuracy can be measured."""
-        return "query" in self.records and "gallery" in self.records
+        if not {"query", "gallery"} <= self.records.keys():
+            return False
+        query, gallery = self.records["query"], self.records["gallery"]
+        return bool(np.isin(query.pids[query.pids > types.DISTRACTOR_PID], gallery.pids).any())
+
+
+def check_config(config: ConfigDict) -> None:
+    """Checks the fields that every method has, before any work starts.
+
+    Raises:
+        UserError: a field breaks its rule; names it, the rule and the value.
+    """
+    flat = logs.flatten(config.to_dict())
+    for name, choices in _CHOICES.items():
+        if name in flat and flat[name] not in choices:
+            raise types.UserError(f"{name.replace('/', '.')} must be one of {', '.join(choices)}, got {flat[name]!r}")
+    for name, least in _LEAST.items():
+        if name in flat and not flat[name] >= least:
+            raise types.UserError(f"{name.replace('/', '.')} must be at least {least}, got {flat[name]}")
 
 
 def open_dataset(data: ConfigDict, *, splits: tuple[str, ...] = ("train", "query", "gallery")) -> Dataset:
@@ -93,9 +133,13 @@ def build_model(model: ConfigDict, kind: type[ReidModel] = ReidModel, **fields: 
     if ":" in model.backbone:
         module, _, name = model.backbone.partition(":")
         try:
-            backbone = getattr(importlib.import_module(module), name)()
+            kind = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError) as error:
             raise types.UserError(f"model.backbone: cannot import {model.backbone!r}: {error}") from error
+        # A config.json may be a stranger's: nothing but a network is ever called.
+        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+            raise types.UserError(f"model.backbone: {model.backbone!r} is no Flax module class (flax.linen.Module)")
+        backbone = kind()
     elif model.backbone in _RESNETS:
         backbone = _RESNETS[model.backbone](
             width=model.width,
@@ -153,7 +197,8 @@ def initial_variables(
         return pretrained.load_variables(config.model.weights, variables)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(order_key)))
     order = np.resize(rng.permutation(len(images)), (_CALIBRATION_BATCHES, batch_size))
-    print(f"starting from random weights; calibrating batch norm on {order.size} training images", flush=True)
+    used = min(order.size, len(images))
+    print(f"starting from random weights; calibrating batch norm on {used} training images", flush=True)
     inputs = (augment.normalize(batch) for batch in images.batches(order))
     return calibration.calibrate_batch_norm(model, variables, inputs)
 

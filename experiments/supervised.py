@@ -63,6 +63,7 @@ def make_loss(config: ConfigDict):
 
 def run_supervised(config: ConfigDict, workdir: str) -> dict[str, Any]:
     """Trains on the true identities, evaluating every few epochs, and returns the result."""
+    setup_run.check_config(config)
     mesh = sharding.make_mesh(config.num_devices)
     batch_size = config.train.num_ids * config.train.num_instances
     sharding.check_batch_size(mesh, batch_size)

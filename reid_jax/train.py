@@ -116,7 +116,7 @@ def train_epoch(
         (the state after, losses [steps] float32).
 
     Raises:
-        types.NonFiniteLossError: a loss is nan or infinite; names the steps.
+        types.NonFiniteLossError: a loss or the model is nan or infinite; names the steps.
     """
     key = sharding.put_replicated(mesh, key)
     first_step, losses = int(state.step), []
@@ -134,5 +134,9 @@ def train_epoch(
         raise types.NonFiniteLossError(
             f"the loss is {losses[bad[0]]} at step {first_step + bad[0]} (of steps {first_step}.."
             f"{first_step + len(losses) - 1}, {description}); nothing from this epoch on was saved"
+        )
+    if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(state.variables)):
+        raise types.NonFiniteLossError(
+            f"the model is not finite after step {int(state.step) - 1} ({description}); nothing from this epoch on was saved"
         )
     return state, losses

@@ -6,6 +6,7 @@ import ml_collections
 PERSON_DATASETS = (
     "market1501",
     "dukemtmcreid",
+    "cuhk03",
     "cuhk03_detected",
     "cuhk03_labelled",
     "msmt17",
@@ -14,7 +15,6 @@ PERSON_DATASETS = (
 # Trained from random weights on a CPU within minutes.
 SMALL_DATASETS = ("synthetic", "coil100")
 DATASETS = SMALL_DATASETS + PERSON_DATASETS
-ALIASES = {"cuhk03": "cuhk03_detected"}
 
 
 def base_config(dataset: str) -> ml_collections.ConfigDict:
@@ -23,7 +23,6 @@ def base_config(dataset: str) -> ml_collections.ConfigDict:
     Raises:
         ValueError: no config for that data set.
     """
-    dataset = ALIASES.get(dataset, dataset)
     if dataset not in DATASETS:
         raise ValueError(f"no config for data set {dataset!r}; choose one of {', '.join(DATASETS)}")
     config = ml_collections.ConfigDict()
