@@ -1,9 +1,9 @@
 """Zip and tar archives as sources: every member is checked before the first one is written."""
 
-import gzip
-import lzma
 import contextlib
+import gzip
 import io
+import lzma
 import pathlib
 import re
 import shutil
@@ -18,7 +18,16 @@ from data_prep.readers import listing
 from reid_jax import types
 from reid_jax.progress import ProgressBar
 
-_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError, NotImplementedError, UnicodeError)
+_DAMAGE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    gzip.BadGzipFile,
+    EOFError,
+    NotImplementedError,
+    UnicodeError,
+)
 
 
 class _Member(NamedTuple):

@@ -5,6 +5,7 @@ which only note what was asked for; any other global is refused by name. Sizes i
 memory is taken.
 """
 
+import io
 import math
 import os
 import pathlib
@@ -163,9 +164,7 @@ def _read_zip(file: BinaryIO) -> tuple[dict[str, _Tensor], dict[str, bytes]]:
 
         if root + "byteorder" in members and read("byteorder") != b"little":
             raise types.UserError("was written in big-endian byte order, which is not read")
-        with archive.open(members[root + "data.pkl"]) as pickled:
-            unpickler = _Unpickler(pickled)
-            state = _find_state(unpickler.load())
+        state = _find_state(_Unpickler(io.BytesIO(read("data.pkl"))).load())
         return state, {key: read(f"data/{key}") for key in {tensor.storage.key for tensor in state.values()}}
 
 
