@@ -133,13 +133,13 @@ def build_model(model: ConfigDict, kind: type[ReidModel] = ReidModel, **fields: 
     if ":" in model.backbone:
         module, _, name = model.backbone.partition(":")
         try:
-            kind = getattr(importlib.import_module(module), name)
+            network = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError) as error:
             raise types.UserError(f"model.backbone: cannot import {model.backbone!r}: {error}") from error
         # A config.json may be a stranger's: nothing but a network is ever called.
-        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        if not (isinstance(network, type) and issubclass(network, nn.Module)):
             raise types.UserError(f"model.backbone: {model.backbone!r} is no Flax module class (flax.linen.Module)")
-        backbone = kind()
+        backbone = network()
     elif model.backbone in _RESNETS:
         backbone = _RESNETS[model.backbone](
             width=model.width,
