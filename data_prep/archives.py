@@ -66,6 +66,11 @@ def extract(archive: pathlib.Path, folder: pathlib.Path, *, progress: bool = Tru
             _write(checked, folder, f"unpacking {archive.name}", progress)
     except (*_DAMAGE, FileExistsError, NotADirectoryError) as error:
         raise types.UserError(f"--source: the archive {archive.name} is damaged: {error}") from error
+    except OSError as error:
+        # Only the file system's errors have a number; bzip2's for damage have none.
+        if error.errno is not None:
+            raise
+        raise types.UserError(f"--source: the archive {archive.name} is damaged: {error}") from error
     except RuntimeError as error:
         # What zipfile raises for a member it has no password for.
         raise types.UserError(f"--source: cannot read the archive {archive.name}: {error}") from error

@@ -25,9 +25,9 @@ _CONFIG_ERRORS = (AttributeError, KeyError, OSError, TypeError, ValueError)
 def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
     """Defines and parses the command line's absl flags and calls `main`; does not return.
 
-    A UserError, a flag that is unknown or has a bad value, a leftover argument, a missing file, missing rights
-    and a full disk print "error: ..." as one line on standard error and end with exit status 2; a loss that is
-    not finite does so with status 1. Ctrl-C ends with status 130. Any other error keeps its traceback.
+    A UserError, a flag that is unknown or has a bad value, a leftover argument, a missing or damaged file, missing
+    rights and a full disk print "error: ..." as one line on standard error and end with exit status 2; a loss that
+    is not finite does so with status 1. Ctrl-C ends with status 130. Any other error keeps its traceback.
 
     Args:
         main: does the work, reading flags.FLAGS.
@@ -75,6 +75,8 @@ def _guarded(main: Callable[[], None], argv: list[str]) -> None:
     except types.NonFiniteLossError as error:
         _fail(error, status=1)
     except OSError as error:
+        if error.errno is None:  # a decoder's, for a damaged file
+            _fail(error)
         if error.errno not in _USER_ERRNOS:
             raise
         _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)

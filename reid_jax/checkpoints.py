@@ -2,11 +2,15 @@
 
 Each checkpoint is a folder that orbax writes under a temporary name and renames when it is complete, with the
 items `variables` (the model), `optimizer` (the rest of the train state) and `progress` (JSON: where the loop is).
+Its name is the state's step, or the next free number where a run saves that step again: older checkpoints go only
+when a newer one is complete.
 """
 
 import errno
 import pathlib
 import shutil
+import sys
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -54,23 +58,22 @@ class Checkpoints:
         self._save(_BEST, state, progress)
 
     def restore_last(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """Returns the newest (state, progress), placed and typed as `like`, or None if there is none."""
+        """Returns the newest whole (state, progress), placed and typed as `like`, or None if there is none.
+
+        Raises:
+            UserError: there are checkpoints, and none can be read.
+        """
         manager = self._managers[_LAST]
-        step = manager.latest_step()
-        if step is None:
+        if not self.has_last():
             return None
-        items = manager.restore(
-            step,
-            args=ocp.args.Composite(
-                variables=ocp.args.StandardRestore(like.variables),
-                optimizer=ocp.args.StandardRestore(_optimizer_item(like)),
-                progress=ocp.args.JsonRestore(),
-            ),
+        args = ocp.args.Composite(
+            variables=ocp.args.StandardRestore(like.variables),
+            optimizer=ocp.args.StandardRestore(_optimizer_item(like)),
+            progress=ocp.args.JsonRestore(),
         )
+        items = _read_newest(manager.directory, manager.all_steps(), lambda number: manager.restore(number, args=args))
         variables, optimizer = items["variables"], items["optimizer"]
-        state = TrainState(
-            optimizer["step"], variables["params"], variables["batch_stats"], optimizer["opt_state"]
-        )
+        state = TrainState(**optimizer, **variables)
         return state, items["progress"]
 
     def close(self) -> None:
@@ -79,16 +82,16 @@ class Checkpoints:
             manager.close()
 
     def _save(self, kind: str, state: TrainState, progress: dict[str, Any]) -> None:
-        manager, step = self._managers[kind], int(state.step)
+        manager = self._managers[kind]
         # Looked at first: when a disk fills up while orbax writes, its threads print tracebacks of their own.
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _SPARE_BYTES
         if shutil.disk_usage(manager.directory).free < needed:
             raise OSError(errno.ENOSPC, f"No space left on device: a checkpoint takes {needed:,} bytes", str(manager.directory))
-        if step in manager.all_steps():  # a run killed after this save, and now here again
-            manager.delete(step)
+        # A run killed after this save is here again. To delete the old one first could leave none.
+        number = max([int(state.step), *(taken + 1 for taken in manager.all_steps())])
         try:
             manager.save(
-                step,
+                number,
                 args=ocp.args.Composite(
                     variables=ocp.args.StandardSave(state.variables),
                     optimizer=ocp.args.StandardSave(_optimizer_item(state)),
@@ -115,7 +118,7 @@ def restore_variables(checkpoint: str | pathlib.Path, like: dict[str, Any]) -> d
         The variables.
 
     Raises:
-        UserError: there is no checkpoint, or it is of another model.
+        UserError: there is no checkpoint, it cannot be read, or it is of another model.
     """
     path = pathlib.Path(checkpoint).absolute()
     folder = path if path.name in (_LAST, _BEST) else path / "checkpoints" / _BEST
@@ -124,10 +127,8 @@ def restore_variables(checkpoint: str | pathlib.Path, like: dict[str, Any]) -> d
     steps = [int(step.name) for step in folder.iterdir() if step.name.isdecimal() and (step / _MODEL).is_dir()]
     if not steps:
         raise types.UserError(f"no finished checkpoint in {str(checkpoint)!r}")
-    with ocp.StandardCheckpointer() as checkpointer:
-        item = folder / str(max(steps)) / _MODEL
-        shapes = jax.tree.map(_shape_of, checkpointer.metadata(item).item_metadata.tree)
-        found = traverse_util.flatten_dict(checkpointer.restore(item, shapes), sep="/")
+    variables = _read_newest(folder, steps, lambda number: _read_variables(folder / str(number)))
+    found = traverse_util.flatten_dict(variables, sep="/")
     expected = traverse_util.flatten_dict(like, sep="/")
     for name, leaf in expected.items():
         if name not in found or found[name].shape != leaf.shape:
@@ -136,6 +137,38 @@ def restore_variables(checkpoint: str | pathlib.Path, like: dict[str, Any]) -> d
                 f"checkpoint {str(checkpoint)!r} is of another model: {name} is {there} there, {leaf.shape} in this one"
             )
     return traverse_util.unflatten_dict({name: found[name] for name in expected}, sep="/")
+
+
+def _read_newest(folder: pathlib.Path, numbers: Iterable[int], read: Callable[[int], Any]) -> Any:
+    """Returns what `read` makes of the newest checkpoint that is whole, and says so if that is not the newest."""
+    first_error = None
+    for number in sorted(numbers, reverse=True):
+        try:
+            result = read(number)
+        except Exception as error:  # orbax tells damage by many types, a plain Exception among them
+            first_error = first_error or error
+            continue
+        if first_error is not None:
+            print(f"the newest checkpoint in {folder} is damaged; going on from {number}", file=sys.stderr, flush=True)
+        return result
+    reason = str(first_error).strip().partition("\n")[0]
+    raise types.UserError(f"no checkpoint in {str(folder)!r} can be read: {reason}") from first_error
+
+
+def _read_variables(checkpoint: pathlib.Path) -> dict[str, Any]:
+    # Opened with all its items: orbax warns about those that it does not know, and about a lone item.
+    handler = ocp.CompositeCheckpointHandler(
+        variables=ocp.StandardCheckpointHandler(),
+        optimizer=ocp.StandardCheckpointHandler(),
+        progress=ocp.JsonCheckpointHandler(),
+    )
+    with ocp.Checkpointer(handler) as checkpointer:
+        metadata = checkpointer.metadata(checkpoint).item_metadata[_MODEL]
+        if metadata is None:
+            raise FileNotFoundError(f"{checkpoint / _MODEL} lacks its metadata")
+        shapes = jax.tree.map(_shape_of, metadata.tree)
+        args = ocp.args.Composite(variables=ocp.args.StandardRestore(shapes))
+        return checkpointer.restore(checkpoint, args=args)[_MODEL]
 
 
 def _shape_of(metadata: Any) -> jax.ShapeDtypeStruct:
@@ -157,4 +190,4 @@ def _manager(folder: pathlib.Path, *, max_to_keep: int) -> ocp.CheckpointManager
 
 
 def _optimizer_item(state: TrainState) -> dict[str, Any]:
-    return {"step": state.step, "opt_state": state.opt_state}
+    return {"step": state.step, "opt_state": state.opt_state, "memory": state.memory}

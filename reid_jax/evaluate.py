@@ -16,6 +16,7 @@ from reid_jax.types import UNKNOWN
 
 AP_METHODS = ("step", "trapezoid")
 _ROWS_PER_TASK = 32
+_ROWS_PER_CHECK = 4096
 
 
 class RankingResult(NamedTuple):
@@ -67,7 +68,7 @@ def rank_gallery(
         A RankingResult.
 
     Raises:
-        ValueError: shapes do not fit, or an option is out of its range.
+        ValueError: shapes do not fit, a distance is not finite, or an option is out of its range.
     """
     if distances.ndim != 2:
         raise ValueError(f"distances must be [Q, G], got shape {distances.shape}")
@@ -107,11 +108,14 @@ def evaluate_embeddings(
         A RankingResult.
 
     Raises:
-        ValueError: shapes do not fit, or an option is out of its range.
+        ValueError: shapes do not fit, an embedding or a distance is not finite, or an option is out of its range.
     """
     shape = (len(query), len(gallery))
     identities = _check_identities(shape, query_pids, query_camids, gallery_pids, gallery_camids)
     _check_options(ap_method, max_rank)
+    for name, embeddings in (("query", query), ("gallery", gallery)):
+        for start in range(0, len(embeddings), _ROWS_PER_CHECK):
+            _check_finite(name, start, embeddings[start : start + _ROWS_PER_CHECK])
     blocks = sample_distances.distance_blocks(query, gallery, metric=metric, block_size=block_size)
     return _rank(blocks, identities, ap_method, max_rank)
 
@@ -159,6 +163,15 @@ def _check_options(ap_method, max_rank) -> None:
         raise ValueError(f"max_rank must be at least 1, got {max_rank}")
 
 
+def _check_finite(name: str, start: int, rows) -> None:
+    """Checks some rows of an array, the first of which is row `start`: a nan would count as a match at rank 1."""
+    rows = np.asarray(rows)
+    finite = np.isfinite(rows)
+    if not finite.all():
+        place = np.unravel_index(np.argmin(finite), finite.shape)
+        raise ValueError(f"{name} must be finite, got {rows[place]} in row {start + place[0]}")
+
+
 def _rank(blocks: Iterable, identities: _Identities, ap_method: str, max_rank: int) -> RankingResult:
     """Ranks blocks (first query, distances [B, G]) and takes the means."""
     num_queries = len(identities.firsts)
@@ -166,6 +179,7 @@ def _rank(blocks: Iterable, identities: _Identities, ap_method: str, max_rank: i
     first_ranks = np.full(num_queries, max_rank + 1)
 
     def rank_rows(start, block):
+        _check_finite("distances", start, block)
         rows = block[:, identities.kept] if len(identities.kept) < block.shape[1] else block
         for query, row, ordered in zip(range(start, start + len(rows)), rows, np.sort(rows, axis=1)):
             ranks = _match_ranks(row, ordered, identities, query)

@@ -1,38 +1,24 @@
 """A run directory's files: written whole or not at all, one JSON line and one readable line per iteration."""
 
-import contextlib
 import fcntl
 import json
 import math
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tensorboardX
+from tensorboardX import event_file_writer, summary
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from reid_jax import types
-
-
-@contextlib.contextmanager
-def atomic_path(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a temporary name beside `path` to write to; on success the file is renamed, on failure removed."""
-    path = pathlib.Path(path)
-    # The ending stays last: NumPy appends one where it is missing.
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+from reid_jax import atomic, types
 
 
 def write_json(path: str | pathlib.Path, value: Any) -> None:
     """Writes a value as indented JSON, atomically; floats that are not finite become null."""
-    with atomic_path(path) as temporary:
+    with atomic.atomic_path(path) as temporary:
         temporary.write_text(json.dumps(_finite(value), indent=2) + "\n")
 
 
@@ -50,7 +36,7 @@ def read_json(path: str | pathlib.Path) -> Any:
 
 def write_arrays(path: str | pathlib.Path, **arrays: np.ndarray) -> None:
     """Writes named arrays as an .npz file, atomically."""
-    with atomic_path(path) as temporary:
+    with atomic.atomic_path(path) as temporary:
         np.savez(temporary, **arrays)
 
 
@@ -66,20 +52,27 @@ def flatten(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def lock_workdir(workdir: pathlib.Path):
-    """Locks a run directory for this process; the lock goes with the process, however it ends.
+    """Locks a run directory for this process and clears what killed runs left half written.
+
+    The lock goes with the process, however it ends.
 
     Returns:
         The open lock file; keep it.
 
     Raises:
-        UserError: another process is running there.
+        UserError: another process is running there, or the file system does not lock.
     """
     lock = open(workdir / ".lock", "w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         lock.close()
         raise types.UserError(f"workdir: another process is running in {str(workdir)!r}") from error
+    except OSError as error:
+        lock.close()
+        raise types.UserError(f"workdir: cannot lock {str(workdir)!r}: {error.strerror}") from error
+    for folder in (workdir, workdir / "pseudo_labels"):
+        atomic.clear_temporaries(folder, locked=True)
     return lock
 
 
@@ -94,15 +87,17 @@ class MetricsLog:
 
     def __init__(self, workdir: pathlib.Path, history: Sequence[Mapping[str, Any]]):
         self._path = workdir / "metrics.jsonl"
-        with atomic_path(self._path) as temporary:
+        with atomic.atomic_path(self._path) as temporary:
             temporary.write_text("".join(_json_line(record) for record in history))
         events = workdir / "tensorboard"
-        if not history and events.exists():
+        events.mkdir(exist_ok=True)
+        if not history:
             for file in events.glob("events.out.tfevents.*"):
                 file.unlink()
-        self._events = tensorboardX.SummaryWriter(
-            str(events), purge_step=history[-1]["iteration"] + 1 if history else None
-        )
+        # Not a SummaryWriter: its thread dies on a full disk, and then adding to its queue blocks for ever.
+        self._events = event_file_writer.EventsWriter(str(events / "events"))
+        if history:  # TensorBoard hides what an earlier file has from this step on
+            self._add_event(history[-1]["iteration"] + 1, session_log=SessionLog(status=SessionLog.START))
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Appends the record of one iteration; nested mappings become "outer/inner" in TensorBoard."""
@@ -112,12 +107,15 @@ class MetricsLog:
             os.fsync(file.fileno())
         for name, value in flatten(record).items():
             if isinstance(value, (int, float)) and name != "iteration":
-                self._events.add_scalar(name, value, record["iteration"])
+                self._add_event(record["iteration"], summary=summary.scalar(name, value))
         self._events.flush()
 
     def close(self) -> None:
         """Closes the TensorBoard file."""
         self._events.close()
+
+    def _add_event(self, step: int, **content: Any) -> None:
+        self._events.write_event(Event(wall_time=time.time(), step=step, **content))
 
 
 def _json_line(record: Mapping[str, Any]) -> str:

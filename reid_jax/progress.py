@@ -1,10 +1,13 @@
 """A progress bar on a terminal; elsewhere (a log file, a batch system) one line a minute."""
 
+import os
 import sys
 import time
-from typing import TextIO
+from typing import Any, TextIO
 
 import tqdm
+
+_FALLBACK_COLUMNS, _FALLBACK_ROWS = 80, 24
 
 
 class ProgressBar:
@@ -29,7 +32,13 @@ class ProgressBar:
         if self._stream.isatty():
             # The delay keeps work of less than a second from flickering.
             self._bar = tqdm.tqdm(
-                total=total, desc=description, unit=unit, leave=False, dynamic_ncols=True, delay=1.0, file=self._stream
+                total=total,
+                desc=description,
+                unit=unit,
+                leave=False,
+                delay=1.0,
+                file=self._stream,
+                **_size_options(self._stream),
             )
 
     def __enter__(self) -> "ProgressBar":
@@ -51,3 +60,13 @@ class ProgressBar:
             rate = self._done / max(now - self._start, 1e-9)
             self._stream.write(f"{self._description}: {self._done} of {self._total} {self._unit}, {rate:.1f}/s\n")
             self._stream.flush()
+
+
+def _size_options(stream: TextIO) -> dict[str, Any]:
+    """Returns what tqdm is to assume of a terminal's size."""
+    try:
+        has_room = all(os.get_terminal_size(stream.fileno()))
+    except OSError:  # not known; tqdm then takes what it needs
+        has_room = True
+    # Terminals of containers and on serial lines report 0 x 0, where tqdm draws nothing.
+    return {"dynamic_ncols": True} if has_room else {"ncols": _FALLBACK_COLUMNS, "nrows": _FALLBACK_ROWS}

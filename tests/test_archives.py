@@ -1,3 +1,4 @@
+import errno
 import io
 import pathlib
 import shutil
@@ -7,7 +8,7 @@ import zipfile
 
 import pytest
 
-from data_prep import archives
+from data_prep import archives, cli
 from reid_jax import types
 
 FILES = {"shop/alice/1.jpg": b"one", "shop/bob/1.jpg": b"two" * 1000, "shop/readme.txt": b""}
@@ -127,6 +128,32 @@ def test_extract_names_damage(tmp_path, target):
     (tmp_path / "b.zip").write_bytes(data[:60] + bytes(20) + data[80:])
     with pytest.raises(types.UserError, match="the archive b.zip is damaged"):
         archives.extract(tmp_path / "b.zip", target, progress=False)
+
+
+def test_damage_that_has_no_error_number_is_one_line(tmp_path, target, capsys):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("a.jpg", bytes(range(256)) * 9)
+    data = path.read_bytes()
+    path.write_bytes(data[:60] + bytes(20) + data[80:])
+    with pytest.raises(types.UserError, match="the archive a.zip is damaged: Invalid data stream"):
+        archives.extract(path, target, progress=False)
+
+    def main():
+        raise OSError("Invalid data stream")
+
+    with pytest.raises(SystemExit) as exit_info:
+        cli._guarded(main, ["prepare.py"])
+    assert exit_info.value.code == 2 and capsys.readouterr().err == "error: Invalid data stream\n"
+
+
+def test_extract_passes_on_what_the_file_system_says(tmp_path, target, monkeypatch):
+    def full(source, copy):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(archives.shutil, "copyfileobj", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        archives.extract(write_zip(tmp_path / "a.zip", FILES), target, progress=False)
 
 
 def test_extract_refuses_what_does_not_fit(tmp_path, target, monkeypatch):

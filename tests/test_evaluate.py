@@ -125,6 +125,25 @@ def test_nothing_to_rank_is_nan_and_no_crash():
     assert result.mAP == result.mINP == 1 and result.cmc.tolist() == [1.0] * 50
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_is_named(value):
+    distances, *identities = random_case(0)
+    distances[37, 5] = value  # not in the first task's rows
+    with pytest.raises(ValueError, match=f"distances must be finite, got {value} in row 37"):
+        evaluate.rank_gallery(distances, *identities)
+    embeddings = {"query": np.ones((40, 3), np.float32), "gallery": np.ones((90, 3), np.float32)}
+    for name, row in (("query", 39), ("gallery", 88)):
+        broken = embeddings[name].copy()
+        broken[row, 1] = value
+        with pytest.raises(ValueError, match=f"{name} must be finite, got {value} in row {row}"):
+            evaluate.evaluate_embeddings(*(embeddings | {name: jnp.asarray(broken)}).values(), *identities)
+    # Finite, but their squares are not in float32.
+    with pytest.raises(ValueError, match="distances must be finite, got .* in row 0"):
+        evaluate.evaluate_embeddings(
+            embeddings["query"] * 1e30, embeddings["gallery"], *identities, metric="euclidean", block_size=7
+        )
+
+
 def test_errors():
     case = random_case(0)
     with pytest.raises(ValueError, match=r"distances must be \[Q, G\], got shape \(90,\)"):

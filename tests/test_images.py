@@ -1,5 +1,7 @@
 import dataclasses
 import io
+import socket
+import subprocess
 
 import numpy as np
 import pytest
@@ -66,3 +68,14 @@ def test_an_image_that_cannot_be_decoded_is_named_and_leaves_no_cache(train, tmp
     with pytest.raises(types.UserError, match="tiny/train: cannot decode .*jpg"):
         open_images(broken, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_making_a_cache_clears_what_killed_processes_left(train, tmp_path):
+    process = subprocess.Popen(["true"])
+    process.wait()
+    dead = tmp_path / f".tmp-{socket.gethostname()}-{process.pid}@other.npy"
+    alive = tmp_path / f".tmp-{socket.gethostname()}-1@other.npy"
+    for path in (dead, alive):
+        path.touch()
+    open_images(train, tmp_path)
+    assert alive.exists() and not dead.exists()

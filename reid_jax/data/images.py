@@ -14,7 +14,7 @@ import grain
 import numpy as np
 from PIL import Image
 
-from reid_jax import types
+from reid_jax import atomic, types
 from reid_jax.data.records import Records
 from reid_jax.progress import ProgressBar
 
@@ -164,27 +164,22 @@ def open_images(
 
 def _write_cache(records: Records, height: int, width: int, path: pathlib.Path, num_workers: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A name of this process's own: two runs that start together may both decode, and either result is right.
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    atomic.clear_temporaries(path.parent)
     shape = (len(records), height, width, 3)
     source = _DecodeAt(records, np.arange(len(records)), height, width)
     done = 0
-    try:
-        with (
-            open(temporary, "wb") as file,
-            ProgressBar(len(records), f"decoding {records.dataset}/{records.split}", unit="images") as bar,
-        ):
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            # Plain writes, not a memory map: on a full disk a write raises, a mapped store kills the process.
-            for images in _decoded_batches(source, _CACHE_CHUNK, num_workers):
-                file.write(np.ascontiguousarray(images).data)
-                done += len(images)
-                bar.update(len(images))
-            file.flush()
-            os.fsync(file.fileno())
+    # A process has its own temporary file: two runs that start together may both decode, and either result is right.
+    with (
+        atomic.atomic_path(path) as temporary,
+        open(temporary, "wb") as file,
+        ProgressBar(len(records), f"decoding {records.dataset}/{records.split}", unit="images") as bar,
+    ):
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        # Plain writes, not a memory map: on a full disk a write raises, a mapped store kills the process.
+        for images in _decoded_batches(source, _CACHE_CHUNK, num_workers):
+            file.write(np.ascontiguousarray(images).data)
+            done += len(images)
+            bar.update(len(images))
         if done != len(records):
             raise RuntimeError(f"decoded {done} of {len(records)} images of {records.dataset}/{records.split}")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

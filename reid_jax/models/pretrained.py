@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 
-from reid_jax import types
+from reid_jax import atomic, types
 from reid_jax.models import torch_files
 
 Variables = Mapping[str, Any]
@@ -119,15 +119,8 @@ def save_variables(path: str | os.PathLike, variables: Variables) -> None:
         raise types.UserError(f"variables are saved as .npz, got {str(path)!r}")
     arrays = {name: np.asarray(leaf) for name, leaf in _named_leaves(variables).items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic.atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
 
 
 def load_variables(path: str | os.PathLike, like: Variables) -> dict[str, Any]:
