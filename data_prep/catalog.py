@@ -5,12 +5,32 @@ import types as python_types
 from collections.abc import Callable
 from typing import NamedTuple
 
-from data_prep.readers import coil100, cuhk03, dukemtmcreid, folder, listing, market1501, msmt17, synthetic
+from data_prep.readers import (
+    cifar10,
+    coil100,
+    cuhk03,
+    dukemtmc_videoreid,
+    dukemtmcreid,
+    folder,
+    listing,
+    market1501,
+    mars,
+    msmt17,
+    synthetic,
+)
 from reid_jax import types
 
 
 class Published(NamedTuple):
-    """What the authors of a data set say about it: images on disk per split, training identities, cameras."""
+    """What the authors of a data set say about it.
+
+    Attributes:
+        train: images on disk, or tracklets of a video data set, for training.
+        query: the same of the queries.
+        gallery: the same of the gallery.
+        train_ids: identities for training.
+        cameras: cameras of all splits together.
+    """
 
     train: int
     query: int
@@ -26,6 +46,7 @@ class Dataset(NamedTuple):
         read: the reader, called with a `listing.Source` and the options.
         options: the names of the reader's options.
         published: the published sizes, None if there are none.
+        counted: what the published sizes of the splits count, "images" or "tracklets".
         unique_names: whether a file name must be unique within its split.
         has_source: whether it is read from a source, not made.
     """
@@ -33,6 +54,7 @@ class Dataset(NamedTuple):
     read: Callable[..., list[listing.Record]]
     options: tuple[str, ...] = ()
     published: Published | None = None
+    counted: str = "images"
     unique_names: bool = True
     has_source: bool = True
 
@@ -51,9 +73,15 @@ DATASETS = python_types.MappingProxyType(
             functools.partial(cuhk03.read, boxes="labeled"), published=Published(7368, 1400, 5328, 767, 2)
         ),
         "msmt17": Dataset(msmt17.read, published=Published(32621, 11659, 82161, 1041, 15)),
+        "mars": Dataset(mars.read, published=Published(8298, 1980, 9330, 625, 6), counted="tracklets"),
+        "dukemtmc_videoreid": Dataset(
+            dukemtmc_videoreid.read, published=Published(2196, 702, 2636, 702, 8), counted="tracklets"
+        ),
+        "cifar10": Dataset(cifar10.read, published=Published(50000, 10000, 50000, 10, 0)),
         "coil100": Dataset(coil100.read, published=Published(3600, 200, 3400, 50, 4)),
-        "folder": Dataset(folder.read, options=("csv", "camid_from"), unique_names=False),
+        "folder": Dataset(folder.read, options=("csv", "camid_from", "tracklets"), unique_names=False),
         "synthetic": Dataset(synthetic.read, options=synthetic.OPTIONS, has_source=False),
+        "synthetic_video": Dataset(synthetic.read_video, options=synthetic.VIDEO_OPTIONS, has_source=False),
     }
 )
 
@@ -66,7 +94,7 @@ def summarize(records: list[listing.Record]) -> dict[str, dict[str, int]]:
 
     Returns:
         For each split that has images, in the order train, query, gallery: its number of "images", of
-        "identities" (distractors and junk are none) and of known "cameras".
+        "identities" (distractors and junk are none), of known "cameras", and of "tracklets" if it has any.
     """
     counts = {}
     for split in listing.SPLITS:
@@ -77,21 +105,25 @@ def summarize(records: list[listing.Record]) -> dict[str, dict[str, int]]:
                 "identities": len({r.pid for r in chosen} - {types.UNKNOWN, types.DISTRACTOR_PID}),
                 "cameras": len({r.camid for r in chosen} - {types.UNKNOWN}),
             }
+            tracklets = len({r.tracklet for r in chosen} - {types.UNKNOWN})
+            if tracklets:
+                counts[split]["tracklets"] = tracklets
     return counts
 
 
-def differences(published: Published, records: list[listing.Record]) -> list[str]:
+def differences(published: Published, records: list[listing.Record], *, counted: str = "images") -> list[str]:
     """Compares a data set with its published sizes.
 
     Args:
         published: the published sizes.
         records: the images.
+        counted: what the published sizes of the splits count, "images" or "tracklets".
 
     Returns:
         One sentence per difference, naming both numbers.
     """
     counts = summarize(records)
-    found = {f"{split} images": counts.get(split, {}).get("images", 0) for split in listing.SPLITS}
+    found = {f"{split} {counted}": counts.get(split, {}).get(counted, 0) for split in listing.SPLITS}
     found["training identities"] = counts.get("train", {}).get("identities", 0)
     found["cameras"] = len({record.camid for record in records} - {types.UNKNOWN})
     return [

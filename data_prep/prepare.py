@@ -2,6 +2,7 @@
 
   python data_prep/prepare.py --dataset=market1501 --source=Market-1501-v15.09.15.zip --data_dir=data
   python data_prep/prepare.py --dataset=folder --name=shop --source=crops --data_dir=data
+  python data_prep/prepare.py --dataset=folder --name=door --source=tracks --tracklets --data_dir=data
   python data_prep/prepare.py --dataset=synthetic --data_dir=data
 
 The source is a folder, a zip or a tar archive. A killed run leaves nothing that looks finished; the next one
@@ -20,6 +21,7 @@ from data_prep.readers import listing, synthetic
 from reid_jax import types
 
 _ON_BAD_IMAGE = ("fail", "skip")
+_READER_OPTIONS = ("csv", "camid_from", "tracklets", *dict.fromkeys(synthetic.OPTIONS + synthetic.VIDEO_OPTIONS))
 _LISTED = 20  # skipped images named on the terminal; prepared.json has them all
 
 
@@ -135,8 +137,10 @@ def _check_unique(records: list[listing.Record], *, names: bool) -> None:
 
 
 def _warn_differences(dataset: str, records: list[listing.Record]) -> None:
-    published = catalog.DATASETS[dataset].published
-    for difference in catalog.differences(published, records) if published else ():
+    entry = catalog.DATASETS[dataset]
+    if entry.published is None:
+        return
+    for difference in catalog.differences(entry.published, records, counted=entry.counted):
         print(f"warning: {dataset}: {difference}", file=sys.stderr)
 
 
@@ -165,8 +169,10 @@ def _define_flags() -> None:
     flags.DEFINE_bool("overwrite", False, "Replace a data set of that name which was prepared before.")
     flags.DEFINE_string("csv", None, "folder: a CSV index of the images; index.csv in the source without it.")
     flags.DEFINE_string("camid_from", None, "folder: a regular expression whose group is the camera in a path.")
-    for option in synthetic.OPTIONS:
-        flags.DEFINE_integer(option, None, "synthetic: as in data_prep.synthetic.write_synthetic.")
+    flags.DEFINE_bool("tracklets", None, "folder: every innermost folder is a tracklet, its images the frames.")
+    for option in dict.fromkeys(synthetic.OPTIONS + synthetic.VIDEO_OPTIONS):
+        made = [name for name in ("synthetic", "synthetic_video") if option in catalog.DATASETS[name].options]
+        flags.DEFINE_integer(option, None, f"{', '.join(made)}: as in data_prep.synthetic's write_ functions.")
 
 
 def _main() -> None:
@@ -181,7 +187,7 @@ def _main() -> None:
         name=given.name,
         on_bad_image=given.on_bad_image,
         overwrite=given.overwrite,
-        **{option: given[option].value for option in ("csv", "camid_from", *synthetic.OPTIONS)},
+        **{option: given[option].value for option in _READER_OPTIONS},
     )
 
 

@@ -1,7 +1,7 @@
 """Writes records as a TFDS data set in array_record files, without TensorFlow.
 
 The image files' bytes are kept as they are. The result is read by plain TFDS:
-`tfds.builder_from_directory(folder).as_data_source("train")`.
+`tfds.builder_from_directory(folder).as_data_source("train")`. An index of each split lies beside it.
 """
 
 import concurrent.futures
@@ -10,6 +10,7 @@ import errno
 import io
 import os
 import pathlib
+import zlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,6 +19,7 @@ import tensorflow_datasets as tfds
 from data_prep import verification
 from data_prep.readers import listing
 from reid_jax import types
+from reid_jax.data import records as records_lib
 from reid_jax.progress import ProgressBar
 
 VERSION = "1.0.0"
@@ -112,6 +114,7 @@ class _Writer:
             builder=identity, features=features, description=description, disable_shuffling=True
         )
         self._folder = folder
+        self._stored: dict[str, list[tuple[listing.Record, int]]] = {}  # with the checksum of the image's bytes
         self._writer = tfds.core.SequentialWriter(info, max_examples_per_shard=_SHARD, file_format="array_record")
 
     def add(self, images: list[tuple[listing.Record, bytes]]) -> None:
@@ -121,6 +124,7 @@ class _Writer:
             example = {"image": data, **record._asdict()}
             del example["split"], example["file"]
             examples.setdefault(record.split, []).append(example)
+            self._stored.setdefault(record.split, []).append((record, zlib.crc32(data)))
         with _disk_full_as_oserror(self._folder):
             for split in examples:
                 self._writer.initialize_splits([split], fail_if_exists=False)
@@ -130,6 +134,11 @@ class _Writer:
         """Writes what is still in memory; without it the data set is not complete."""
         with _disk_full_as_oserror(self._folder):
             self._writer.close_all()
+        for split, stored in self._stored.items():
+            paths = [record.path for record, _ in stored]
+            labels = np.array([(record.pid, record.camid, record.tracklet) for record, _ in stored], np.int64)
+            checksums = np.array([checksum for _, checksum in stored], np.uint32)
+            records_lib.write_index(self._folder, split, records_lib.make_index(paths, labels, checksums))
 
 
 @contextlib.contextmanager

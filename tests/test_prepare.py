@@ -21,6 +21,7 @@ from PIL import Image
 from data_prep import catalog, cli, prepare, publishing, synthetic, verification, writing
 from data_prep.readers import listing
 from reid_jax import types
+from reid_jax.data import records as records_lib
 
 SCRIPT = pathlib.Path(prepare.__file__)
 
@@ -239,7 +240,7 @@ def test_something_else_of_that_name_is_never_touched(crops, overwrite):
         ({"name": "My-Shop"}, "--name: 'My-Shop' must be lower-case letters, digits and _, a letter first"),
         ({"name": "../x"}, "--name: '../x' must be"),
         ({"on_bad_image": "ignore"}, "--on_bad_image: 'ignore' must be one of fail, skip"),
-        ({"seed": 3}, "--seed: folder has no such option, it has csv, camid_from"),
+        ({"seed": 3}, "--seed: folder has no such option, it has csv, camid_from, tracklets"),
         ({"dataset": "market1501", "csv": "a.csv"}, "--csv: market1501 has no such option, it has none"),
         ({"data_dir": __file__}, "--data_dir: '.*test_prepare.py' is a file, it must be a folder"),
     ],
@@ -317,6 +318,63 @@ def test_synthetic_takes_every_option_of_its_renderer(tmp_path):
     assert {split: len(read(folder, split)) for split in listing.SPLITS} == {"train": 8, "query": 2, "gallery": 4}
     with pytest.raises(types.UserError, match="num_cameras must be"):
         prepare.prepare("synthetic", data_dir=tmp_path, name="none", num_cameras=1)
+    assert entries(tmp_path) == ["tiny"]
+
+
+@pytest.fixture
+def walks(tmp_path) -> pathlib.Path:
+    """Folders in DukeMTMC-VideoReID's layout: 2 training tracklets, 1 query, 1 gallery, of two frames each."""
+    root = tmp_path / "walks"
+    folders = ("train/0002/0001", "train/0002/0002", "query/0001/0001", "gallery/0001/0001")
+    for camera, folder in enumerate(folders, start=1):
+        (root / folder).mkdir(parents=True)
+        for frame in (1, 2):
+            name = f"{folder.split('/')[1]}_C{camera}_F{frame:04d}_X{frame:05d}.jpg"
+            (root / folder / name).write_bytes(encoded(10 * camera + frame))
+    return root
+
+
+def test_tracklets_are_stored_compared_and_reported(walks, capsys):
+    folder = run(walks, dataset="dukemtmc_videoreid", name="walks", progress=True)
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[1:] == [
+        "  train: 4 images, 1 identities, 2 cameras, 2 tracklets",
+        "  query: 2 images, 1 identities, 1 cameras, 1 tracklets",
+        "  gallery: 2 images, 1 identities, 1 cameras, 1 tracklets",
+    ]
+    warnings = [line for line in printed.err.splitlines() if line.startswith("warning")]
+    assert warnings[0] == "warning: dukemtmc_videoreid: 2 train tracklets, the published data set has 2196"
+    assert [(e["pid"], e["camid"], e["tracklet"]) for e in read(folder, "train")] == [
+        (2, 1, 0), (2, 1, 0), (2, 2, 1), (2, 2, 1),
+    ]  # fmt: skip
+    records = records_lib.load_records(walks.parent / "data", "walks")
+    assert records["train"].tracklets.tolist() == [0, 0, 1, 1]
+    assert records["gallery"].tracklets.tolist() == [0, 0]
+
+
+def test_folder_of_tracklets_is_an_option(walks):
+    with pytest.raises(types.UserError, match="--tracklets: dukemtmc_videoreid has no such option"):
+        run(walks, dataset="dukemtmc_videoreid", tracklets=True)
+    data_dir = walks.parent / "data"
+    done = command("--dataset=folder", f"--source={walks}", f"--data_dir={data_dir}", "--name=shop", "--tracklets")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[1] == "  train: 4 images, 1 identities, 0 cameras, 2 tracklets"
+    records = records_lib.load_records(data_dir, "shop")["train"]
+    assert (records.tracklets.tolist(), records.pids.tolist()) == ([0, 0, 1, 1], [2, 2, 2, 2])
+
+
+def test_synthetic_video_takes_every_option_of_its_renderer(tmp_path):
+    options = {"seed": 1, "num_train_ids": 1, "num_test_ids": 1, "frames_per_tracklet": 2, "num_cameras": 2}
+    options |= {"height": 32, "width": 16, "num_distractors": 1}
+    assert set(options) == set(catalog.DATASETS["synthetic_video"].options)
+    folder = prepare.prepare("synthetic_video", data_dir=tmp_path, name="tiny", progress=False, **options)
+    # Two cameras see each identity twice; the gallery also holds a distractor.
+    splits = publishing.read_manifest(folder)["splits"]
+    assert {split: (counts["images"], counts["tracklets"]) for split, counts in splits.items()} == {
+        "train": (8, 4), "query": (4, 2), "gallery": (6, 3),
+    }  # fmt: skip
+    with pytest.raises(types.UserError, match="--num_junk: synthetic_video has no such option"):
+        prepare.prepare("synthetic_video", data_dir=tmp_path, num_junk=1)
     assert entries(tmp_path) == ["tiny"]
 
 

@@ -1,3 +1,5 @@
+import io
+import json
 import pathlib
 import sys
 
@@ -5,10 +7,11 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
+import tensorflow_datasets as tfds
 from PIL import Image
 
 from data_prep import catalog
-from data_prep.readers import coil100, cuhk03, dukemtmcreid, folder, listing, market1501, msmt17
+from data_prep.readers import cifar10, coil100, cuhk03, dukemtmcreid, folder, listing, market1501, msmt17
 from reid_jax import types
 
 
@@ -254,6 +257,123 @@ def test_coil100_reads_the_market_layout_and_refuses_others(tmp_path):
             coil100.read(source(root))
 
 
+@pytest.fixture
+def cifar10_images():
+    """Twelve images [12, 32, 32, 3] and their classes."""
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (12, 32, 32, 3), np.uint8), rng.permutation(np.arange(12) % 10).astype(np.uint8)
+
+
+def write_cifar10(root: pathlib.Path, images: np.ndarray, classes: np.ndarray) -> pathlib.Path:
+    """The binary version: two images in each of the six files."""
+    root.mkdir(parents=True)
+    records = np.concatenate([classes[:, None], images.transpose(0, 3, 1, 2).reshape(12, -1)], axis=1)
+    for number, name in enumerate([f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]):
+        (root / name).write_bytes(records[2 * number : 2 * number + 2].tobytes())
+    return root
+
+
+def write_cifar10_tfds(root: pathlib.Path, images: np.ndarray, classes: np.ndarray, **changes) -> pathlib.Path:
+    """The same images as a TFDS data set, ten for training."""
+    options = {"name": "cifar10", "file_format": "array_record", "size": 32} | changes
+    root.mkdir(parents=True)
+    features = tfds.features.FeaturesDict(
+        {
+            "id": tfds.features.Text(),
+            "image": tfds.features.Image(shape=(options["size"],) * 2 + (3,)),
+            "label": tfds.features.ClassLabel(num_classes=10),
+        }
+    )
+    identity = tfds.core.DatasetIdentity(
+        name=options["name"], version=tfds.core.Version("3.0.2"), data_dir=str(root), module_name="tests"
+    )
+    info = tfds.core.DatasetInfo(builder=identity, features=features, disable_shuffling=True)
+    writer = tfds.core.SequentialWriter(info, max_examples_per_shard=100, file_format=options["file_format"])
+    examples = []
+    for index, (image, label) in enumerate(zip(images, classes, strict=True)):
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "PNG")
+        examples.append({"id": str(index), "image": buffer.getvalue(), "label": int(label)})
+    writer.initialize_splits(["train", "test"])
+    writer.add_examples({"train": examples[:10], "test": examples[10:]})
+    writer.close_all()
+    return root
+
+
+def check_cifar10(records: list[listing.Record], images: np.ndarray, classes: np.ndarray) -> None:
+    by_split = {split: [r for r in records if r.split == split] for split in listing.SPLITS}
+    assert {split: len(chosen) for split, chosen in by_split.items()} == {"train": 10, "query": 2, "gallery": 10}
+    assert [r.path for r in by_split["train"]] == [r.path for r in by_split["gallery"]]
+    assert by_split["query"][1].path == "test/00001.png"
+    for record, image, label in zip(by_split["gallery"] + by_split["query"], images, classes, strict=True):
+        assert (record.pid, record.camid, record.tracklet) == (label + 1, -1, -1)
+        with Image.open(record.file) as stored:
+            assert (stored.format, stored.mode) == ("PNG", "RGB")
+            np.testing.assert_array_equal(np.asarray(stored), image)
+
+
+def test_cifar10_binary_version(tmp_path, cifar10_images):
+    root = write_cifar10(tmp_path / "c" / "cifar-10-batches-bin", *cifar10_images).parent
+    check_cifar10(cifar10.read(source(root)), *cifar10_images)
+
+
+def test_cifar10_tfds_data_set(tmp_path, cifar10_images):
+    root = write_cifar10_tfds(tmp_path / "c" / "cifar10" / "3.0.2", *cifar10_images).parent.parent
+    check_cifar10(cifar10.read(source(root)), *cifar10_images)
+    assert "tensorflow" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("data_batch_3.bin", bytes(3073 + 3072), "data_batch_3.bin has 6145 bytes, it must hold whole images of 3073"),
+        ("test_batch.bin", b"", "test_batch.bin has 0 bytes, it must hold whole images"),
+        ("data_batch_2.bin", None, "data_batch_2.bin is missing beside data_batch_1.bin"),
+        ("test_batch.bin", b"\x0a" + bytes(3072), "image 0 of test is of class 10, it must be 0..9"),
+    ],
+)
+def test_cifar10_names_what_is_wrong_with_a_file(tmp_path, cifar10_images, name, data, message):
+    root = write_cifar10(tmp_path / "c", *cifar10_images)
+    (root / name).unlink()
+    if data is not None:
+        (root / name).write_bytes(data)
+    with pytest.raises(types.UserError, match=message):
+        cifar10.read(source(root))
+
+
+def test_cifar10_never_reads_pickles(tmp_path):
+    root = fill(tmp_path / "c", "cifar-10-batches-py/data_batch_1", "cifar-10-batches-py/test_batch")
+    with pytest.raises(types.UserError, match="data_batch_1 is CIFAR-10's python version, .*; give the binary version"):
+        cifar10.read(source(root))
+    with pytest.raises(types.UserError, match="expected data_batch_1.bin to .*, found nothing: it is empty"):
+        (tmp_path / "empty").mkdir()
+        cifar10.read(source(tmp_path / "empty"))
+
+
+def test_cifar10_refuses_other_tfds_data_sets(tmp_path, cifar10_images):
+    images, classes = cifar10_images
+    other = write_cifar10_tfds(tmp_path / "a", images, classes, name="cifar100")
+    with pytest.raises(types.UserError, match="must be cifar10 with the splits train and test, it is cifar100 with"):
+        cifar10.read(source(other))
+    small = write_cifar10_tfds(tmp_path / "b", images[:, :16, :16], classes, size=16)
+    with pytest.raises(types.UserError, match=r"image 0 of train must be \[32, 32, 3\], it is \[16, 16, 3\]"):
+        cifar10.read(source(small))
+    tfrecord = write_cifar10_tfds(tmp_path / "d", images, classes)
+    info = json.loads((tfrecord / "dataset_info.json").read_text())
+    text = json.dumps(info).replace("array_record", "tfrecord")
+    (tfrecord / "dataset_info.json").write_text(text)
+    with pytest.raises(types.UserError, match="is in tfrecord files, which need TensorFlow .*'array_record'"):
+        cifar10.read(source(tfrecord))
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"name": 3}', '{"name": "cifar10"}'])
+def test_cifar10_refuses_a_damaged_tfds_data_set(tmp_path, cifar10_images, text):
+    root = write_cifar10_tfds(tmp_path / "c", *cifar10_images)
+    (root / "dataset_info.json").write_text(text)
+    with pytest.raises(types.UserError, match="TFDS data set"):
+        cifar10.read(source(root))
+
+
 def test_folder_without_structure_is_unlabelled_training_data(tmp_path):
     root = fill(tmp_path / "f", "b.JPG", "a.png", "c.webp", "notes.txt", ".hidden.jpg")
     records = folder.read(source(root))
@@ -400,6 +520,7 @@ def test_summary_counts_neither_junk_nor_distractors(tmp_path):
         ("dukemtmcreid", (16522, 2228, 17661, 702, 8)),
         ("cuhk03", (7365, 1400, 5332, 767, 2)),
         ("msmt17", (32621, 11659, 82161, 1041, 15)),
+        ("cifar10", (50000, 10000, 50000, 10, 0)),
     ],
 )
 def test_published_sizes(dataset, published):

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from data_prep import contact_sheet, synthetic
-from data_prep.readers import listing, market1501
-from data_prep.synthetic import cameras, dataset, figures, identities, meshes, poses, rendering, scenes, streams
+from data_prep.readers import dukemtmc_videoreid, listing, market1501
+from data_prep.synthetic import cameras, dataset, figures, identities, meshes, poses, rendering, scenes, streams, video
 from reid_jax import types
 
 SMALL = {
@@ -26,6 +26,18 @@ SMALL = {
     "width": 32,
     "num_distractors": 6,
     "num_junk": 7,
+}
+
+
+SMALL_VIDEO = {
+    "seed": 3,
+    "num_train_ids": 3,
+    "num_test_ids": 4,
+    "frames_per_tracklet": 4,
+    "num_cameras": 3,
+    "height": 64,
+    "width": 32,
+    "num_distractors": 3,
 }
 
 
@@ -43,6 +55,14 @@ def root(tmp_path_factory):
     """A small data set, written once."""
     folder = tmp_path_factory.mktemp("synthetic") / "new" / "folder"
     synthetic.write_synthetic(folder, **SMALL)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def video_root(tmp_path_factory):
+    """A small data set of tracklets, written once."""
+    folder = tmp_path_factory.mktemp("synthetic_video")
+    synthetic.write_synthetic_video(folder, **SMALL_VIDEO)
     return folder
 
 
@@ -112,6 +132,20 @@ def test_same_arguments_give_the_same_bytes(root, tmp_path):
     assert files_of(tmp_path) == files_of(root)
     total = len(files_of(root))
     assert calls == [(done, total) for done in range(1, total + 1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "levels"),
+    [
+        ("bounding_box_test/-1_c1s1_000001_01.jpg", [[87, 86], [118, 58], [129, 64], [145, 63]]),
+        ("bounding_box_test/0004_c3s2_051048_01.jpg", [[120, 124], [112, 121], [101, 120], [130, 130]]),
+        ("query/0013_c3s1_073708_00.jpg", [[123, 127], [130, 107], [117, 128], [132, 131]]),
+    ],
+)
+def test_images_stay_as_they_were(root, name, levels):
+    # Reduced, because the bytes are those of one version of numpy and Pillow.
+    with Image.open(root / name) as image:
+        np.testing.assert_allclose(np.asarray(image.convert("L").reduce(16)), levels, atol=2)
 
 
 def test_another_seed_is_another_world(root, tmp_path):
@@ -330,6 +364,106 @@ def test_refuses_a_folder_in_use(tmp_path):
 def test_generators_of_different_things_differ():
     keys = [(seed, stream, number) for seed in (0, 1) for stream in streams.Stream for number in (1, 2)]
     assert len({streams.generator(*key).random() for key in keys}) == len(keys)
+
+
+def test_video_reader_reads_it(video_root, tmp_path):
+    records = dukemtmc_videoreid.read(listing.Source(video_root, tmp_path, False))
+    splits = {split: [r for r in records if r.split == split] for split in listing.SPLITS}
+    assert {r.pid for r in splits["train"]} == {2, 5, 8}
+    assert {r.pid for r in splits["query"]} == {1, 4, 7, 10}
+    assert {r.pid for r in splits["gallery"]} == {0, 1, 4, 7, 10}
+    assert len({r.tracklet for r in splits["gallery"] if r.pid == 0}) == 3
+    for chosen in splits.values():
+        frames = [r.tracklet for r in chosen]
+        assert all(frames.count(tracklet) == 4 for tracklet in range(len(chosen) // 4))
+    for pid in (1, 4, 7, 10):
+        queries = {(r.camid, r.tracklet) for r in splits["query"] if r.pid == pid}
+        gallery = {(r.camid, r.tracklet) for r in splits["gallery"] if r.pid == pid}
+        # One query per camera, and each can be found again in another camera.
+        assert len(queries) == len({camid for camid, _ in queries}) >= 2
+        assert all({found for found, _ in gallery} - {camid} for camid, _ in queries)
+
+
+def test_video_is_the_same_from_the_same_seed_whatever_else_there_is(video_root, tmp_path):
+    larger = {"num_train_ids": 4, "num_test_ids": 5, "frames_per_tracklet": 5, "num_distractors": 5}
+    synthetic.write_synthetic_video(tmp_path / "large", **(SMALL_VIDEO | larger))
+    small, large = files_of(video_root), files_of(tmp_path / "large")
+    assert small == {name: large[name] for name in small}
+    assert len(set(large.values())) == len(large)
+    synthetic.write_synthetic_video(tmp_path / "other", **(SMALL_VIDEO | {"seed": 4}))
+    assert not set(files_of(tmp_path / "other").values()) & set(small.values())
+
+
+def test_frames_follow_each_other_as_in_a_walk(video_root):
+    difference = {1: [], 3: [], "other": []}
+    folders = sorted({path.parent for path in video_root.rglob("*.jpg")})
+    first_frames = []
+    for folder in folders:
+        frames = [np.asarray(Image.open(path)).astype(int) for path in sorted(folder.iterdir())]
+        first_frames.append(frames[0])
+        for distance in (1, 3):
+            pairs = zip(frames, frames[distance:], strict=False)
+            difference[distance] += [np.abs(a - b).mean() for a, b in pairs]
+    difference["other"] = [np.abs(a - b).mean() for a, b in itertools.pairwise(first_frames)]
+    near, far, other = (np.mean(values) for values in difference.values())
+    assert 1 < near < 0.9 * far and far < 0.8 * other
+
+
+def test_the_box_wavers_from_frame_to_frame(tmp_path, monkeypatch):
+    crops, draw_crop = [], rendering.draw_crop
+
+    def recorded(rng, passage):
+        crops.append(draw_crop(rng, passage))
+        return crops[-1]
+
+    monkeypatch.setattr(rendering, "draw_crop", recorded)
+    synthetic.write_synthetic_video(tmp_path, **(SMALL_VIDEO | {"num_train_ids": 1, "num_test_ids": 1}))
+    assert len(set(crops)) == len(crops) == len(files_of(tmp_path))
+
+
+def test_walking_on(plain_person):
+    rng = np.random.default_rng(0)
+    start = rendering.draw_passage(rng, neutral_camera())
+    start = start._replace(yaw=math.pi / 2, place=0.5, pose=start.pose._replace(phase=0.2, stride=1.0))
+    later = rendering.walk_on(start, 2)
+    assert rendering.walk_on(start, 0) == start
+    np.testing.assert_allclose(later.pose.phase, 0.2 + 2 * 0.45)
+    # To the left of the image, and more of the back comes into sight.
+    np.testing.assert_allclose(later.place, 0.5 - 2 * 0.009)
+    np.testing.assert_allclose(later.yaw, math.pi / 2 + 2 * 0.02)
+    straight = rendering.walk_on(start._replace(yaw=0.0), 2)
+    assert (straight.yaw, straight.place) == (0.0, 0.5)
+    assert later._replace(yaw=start.yaw, place=start.place, pose=start.pose) == start
+
+
+@pytest.mark.parametrize("num_cameras", [2, 3, 9])
+def test_walks_by_camera(num_cameras):
+    seen_by = set()
+    for seed in range(60):
+        counts = video._walks_by_camera(np.random.default_rng(seed), num_cameras)
+        assert list(counts) == sorted(counts) and set(counts) <= set(range(num_cameras))
+        assert sorted(counts.values()) == [1] * (len(counts) - 2) + [2, 2]
+        seen_by.add(len(counts))
+    assert seen_by == set(range(2, min(num_cameras, 4) + 1))
+
+
+@pytest.mark.parametrize(
+    "argument, value",
+    [
+        ("seed", -1), ("num_train_ids", 0), ("num_test_ids", 3334), ("frames_per_tracklet", 0), ("num_cameras", 1),
+        ("height", 31), ("width", 129), ("num_distractors", -1), ("frames_per_tracklet", 2.0),
+    ],
+)  # fmt: skip
+def test_bad_video_arguments(tmp_path, argument, value):
+    with pytest.raises(types.UserError, match=rf"^{argument} must be .*got {re.escape(repr(value))}$"):
+        synthetic.write_synthetic_video(tmp_path, **(SMALL_VIDEO | {argument: value}))
+    assert not list(tmp_path.iterdir())
+
+
+def test_contact_sheet_of_video_is_a_grid(video_root):
+    images = listing.list_images(video_root, recursive=True)
+    assert [len(row) for row in contact_sheet.arrange(images, rows=2, columns=3)] == [3, 3]
+    assert contact_sheet.contact_sheet(images, rows=2, columns=3).size == (3 * 68 + 4, 2 * 146 + 4)
 
 
 def test_contact_sheet_rows_are_identities(root):

@@ -2,7 +2,8 @@
 
 path is relative to the source folder, with forward slashes. pid, camid and tracklet are whole numbers of at
 least -1; an empty cell, -1 or a missing column means not known. split is train, query or gallery; an empty
-cell or a missing column means train.
+cell or a missing column means train. In a split either all rows have a tracklet or none, and all rows of a tracklet
+have the same pid and camid.
 """
 
 import csv
@@ -50,7 +51,7 @@ def read(folder: pathlib.Path, index: pathlib.Path) -> list[listing.Record]:
 
     Raises:
         UserError: a column is missing or not known, a cell breaks the rule of its column, an image is missing,
-            or a path is listed twice.
+            a path is listed twice, or the tracklets break a rule.
     """
     lines: dict[str, int] = {}
     records = []
@@ -71,6 +72,7 @@ def read(folder: pathlib.Path, index: pathlib.Path) -> list[listing.Record]:
         raise types.UserError(f"--csv: {index.name} is no UTF-8 CSV file: {error}") from error
     if not records:
         raise types.UserError(f"--csv: {index.name} lists no images")
+    _check_tracklets(index.name, records, lines)
     return records
 
 
@@ -111,3 +113,27 @@ def _number(row: dict[str, str], column: str, where: str) -> int:
     if not types.UNKNOWN <= number < 2**63:
         raise types.UserError(f"{where}: {column} is {number}, it must be at least -1 (not known) and below 2**63")
     return number
+
+
+def _check_tracklets(name: str, records: list[listing.Record], lines: dict[str, int]) -> None:
+    splits: dict[str, listing.Record] = {}
+    tracklets: dict[tuple[str, int], listing.Record] = {}
+    for record in records:
+        where = f"--csv: {name} line {lines[record.path]}"
+        first = splits.setdefault(record.split, record)
+        if (record.tracklet == types.UNKNOWN) != (first.tracklet == types.UNKNOWN):
+            has = "no tracklet" if record.tracklet == types.UNKNOWN else "a tracklet"
+            raise types.UserError(
+                f"{where} has {has}, unlike line {lines[first.path]}; all rows of the split {record.split} must have "
+                f"one, or none"
+            )
+        if record.tracklet == types.UNKNOWN:
+            continue
+        first = tracklets.setdefault((record.split, record.tracklet), record)
+        for column in ("pid", "camid"):
+            here, before = getattr(record, column), getattr(first, column)
+            if here != before:
+                raise types.UserError(
+                    f"{where}: {column} is {here}, but {before} in line {lines[first.path]} of the same tracklet "
+                    f"{record.tracklet} in {record.split}"
+                )

@@ -1,4 +1,4 @@
-"""A person's own crops: a flat folder, one sub-folder per identity, ready-made splits, or a CSV index."""
+"""A person's own crops: a flat folder, one sub-folder per identity or tracklet, ready-made splits, or a CSV index."""
 
 import pathlib
 import re
@@ -8,7 +8,7 @@ from reid_jax import types
 
 
 def read(
-    source: listing.Source, *, csv: str | None = None, camid_from: str | None = None
+    source: listing.Source, *, csv: str | None = None, camid_from: str | None = None, tracklets: bool = False
 ) -> list[listing.Record]:
     """Reads a folder of crops.
 
@@ -17,11 +17,16 @@ def read(
     identity; otherwise every sub-folder is an identity, numbered from 1 in the order of the sorted names (the
     same name in two splits is the same identity), and its images may lie at any depth.
 
+    With `tracklets` every innermost folder is a tracklet, its images the frames in the order of their names. In a
+    split, TRACKLET/frame.jpg has no known identity; PID/TRACKLET/frame.jpg has the identity PID, numbered as
+    above. All tracklets of a split lie at the same of these two depths.
+
     Args:
         source: its folder holds the crops.
         csv: a CSV file, relative to the source or any path; without it index.csv inside the source, if there
             is one. `csv_index` says what it holds. Images it does not list are left out.
         camid_from: a regular expression searched in each path, whose only group is the camera's number.
+        tracklets: whether the images are frames of tracklets.
 
     Returns:
         One record per image.
@@ -33,19 +38,29 @@ def read(
     if index is not None:
         if camid_from is not None:
             raise types.UserError(f"--camid_from: {index.name} is used; put the camera into its camid column")
+        if tracklets:
+            raise types.UserError(f"--tracklets: {index.name} is used; put the tracklets into its tracklet column")
         return csv_index.read(source.folder, index)
     camera = _camera_pattern(camid_from)
-    by_split = {split: _by_identity(folder) for split, folder in _split_folders(source.folder).items()}
+    by_split = {
+        split: _tracklets_by_identity(folder) if tracklets else _by_identity(folder)
+        for split, folder in _split_folders(source.folder).items()
+    }
     names = sorted({name for group in by_split.values() for name in group if name is not None})
     pids: dict[str | None, int] = {None: types.UNKNOWN}
     # From 1, because 0 is a distractor.
     pids.update({name: pid for pid, name in enumerate(names, start=1)})
-    return [
-        _record(source.folder, split, file, pids[name], camera)
-        for split, group in by_split.items()
-        for name, files in group.items()
-        for file in files
+    groups = [
+        [_record(source.folder, split, file, pids[name], camera) for file in files]
+        for split, by_name in by_split.items()
+        for name, lists in by_name.items()
+        for files in lists
     ]
+    if not tracklets:
+        return [record for group in groups for record in group]
+    for group in groups:
+        _check_one_camera(group)
+    return listing.number_tracklets(groups)
 
 
 def _split_folders(folder: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -62,8 +77,8 @@ def _split_folders(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     return splits
 
 
-def _by_identity(folder: pathlib.Path) -> dict[str | None, list[pathlib.Path]]:
-    """Returns the images by identity folder, or all under None if there are no such folders."""
+def _by_identity(folder: pathlib.Path) -> dict[str | None, list[list[pathlib.Path]]]:
+    """Returns one list of images for each identity folder, or one under None if there are no such folders."""
     loose = listing.list_images(folder)
     groups = {child.name: listing.list_images(child, recursive=True) for child in listing.list_folders(folder)}
     groups = {name: images for name, images in groups.items() if images}
@@ -72,7 +87,55 @@ def _by_identity(folder: pathlib.Path) -> dict[str | None, list[pathlib.Path]]:
             f"--source: {folder.name}/ holds both images ({loose[0].name}) and identity folders "
             f"({next(iter(groups))}/); use one or the other, or an index.csv"
         )
-    return groups or {None: loose}
+    return {name: [images] for name, images in groups.items()} or {None: [loose]}
+
+
+def _tracklets_by_identity(folder: pathlib.Path) -> dict[str | None, list[list[pathlib.Path]]]:
+    """Returns the tracklets' frames by identity folder, or all under None if there are no such folders."""
+    _refuse_loose_images(folder)
+    inside = {child: listing.list_folders(child) for child in listing.list_folders(folder)}
+    unknown = [_frames(child) for child in inside if not inside[child]]
+    identities = [child for child in inside if inside[child]]
+    if not identities:
+        return {None: unknown}
+    if unknown:
+        raise types.UserError(
+            f"--tracklets: {folder.name}/ holds both a tracklet ({unknown[0][0].parent.name}/) and an identity with "
+            f"tracklets in it ({identities[0].name}/); all tracklets of a split must lie at the same depth"
+        )
+    for child in identities:
+        _refuse_loose_images(child)
+    return {child.name: [_frames(tracklet) for tracklet in inside[child]] for child in identities}
+
+
+def _refuse_loose_images(folder: pathlib.Path) -> None:
+    loose = listing.list_images(folder)
+    if loose:
+        raise types.UserError(
+            f"--tracklets: the image {folder.name}/{loose[0].name} must be in the folder of a tracklet, without "
+            f"other folders beside it"
+        )
+
+
+def _frames(folder: pathlib.Path) -> list[pathlib.Path]:
+    where = f"--tracklets: the folder {folder.parent.name}/{folder.name}/"
+    deeper, frames = listing.list_folders(folder), listing.list_images(folder)
+    if deeper:
+        raise types.UserError(
+            f"{where} holds the folder {deeper[0].name}/; tracklets must lie in a split, or in an identity of a split"
+        )
+    if not frames:
+        raise types.UserError(f"{where} is a tracklet without frames, found {listing.describe(folder)}")
+    return frames
+
+
+def _check_one_camera(frames: list[listing.Record]) -> None:
+    other = next((frame for frame in frames if frame.camid != frames[0].camid), None)
+    if other is not None:
+        raise types.UserError(
+            f"--camid_from: a tracklet must be of one camera; it finds {frames[0].camid} in {frames[0].path!r} and "
+            f"{other.camid} in {other.path!r}"
+        )
 
 
 def _camera_pattern(camid_from: str | None) -> re.Pattern | None:

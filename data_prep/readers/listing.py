@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from reid_jax import types
@@ -124,3 +124,21 @@ def find_root(source: pathlib.Path, is_root: Callable[[pathlib.Path], bool], exp
 def relative_path(file: pathlib.Path, root: pathlib.Path) -> str:
     """Returns the path of a file inside the data set's folder, with forward slashes."""
     return file.relative_to(root).as_posix()
+
+
+def number_tracklets(tracklets: Iterable[list[Record]]) -> list[Record]:
+    """Numbers tracklets from 0 within each split, in the order of their first frames' paths.
+
+    Args:
+        tracklets: the frames of each, at least one, all of one split.
+
+    Returns:
+        All frames with their tracklet, each tracklet's in the order of their paths.
+    """
+    numbered, counts = [], dict.fromkeys(SPLITS, 0)
+    in_order = (sorted(frames, key=lambda frame: frame.path) for frames in tracklets)
+    for frames in sorted(in_order, key=lambda frames: frames[0].path):
+        split = frames[0].split
+        numbered.extend(frame._replace(tracklet=counts[split]) for frame in frames)
+        counts[split] += 1
+    return numbered

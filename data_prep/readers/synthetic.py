@@ -1,19 +1,24 @@
-"""The made-up data set: rendered into the scratch folder, then read like Market-1501."""
+"""The made-up data sets: rendered into the scratch folder, then read like the public ones they resemble."""
 
 import contextlib
 import inspect
+from collections.abc import Callable
 
 from data_prep import synthetic
-from data_prep.readers import listing, market1501
+from data_prep.readers import dukemtmc_videoreid, listing, market1501
 from reid_jax.progress import ProgressBar
 
-OPTIONS = tuple(
-    name for name in inspect.signature(synthetic.write_synthetic).parameters if name not in ("root", "progress")
-)
+
+def _options(write: Callable[..., None]) -> tuple[str, ...]:
+    return tuple(name for name in inspect.signature(write).parameters if name not in ("root", "progress"))
+
+
+OPTIONS = _options(synthetic.write_synthetic)
+VIDEO_OPTIONS = _options(synthetic.write_synthetic_video)
 
 
 def read(source: listing.Source, **options: int) -> list[listing.Record]:
-    """Renders the synthetic data set.
+    """Renders the synthetic data set of single images.
 
     Args:
         source: only its scratch folder is used.
@@ -25,6 +30,28 @@ def read(source: listing.Source, **options: int) -> list[listing.Record]:
     Raises:
         UserError: an option breaks its rule.
     """
+    _render(synthetic.write_synthetic, source, options)
+    return market1501.read(source._replace(folder=source.scratch))
+
+
+def read_video(source: listing.Source, **options: int) -> list[listing.Record]:
+    """Renders the synthetic data set of tracklets.
+
+    Args:
+        source: only its scratch folder is used.
+        **options: keyword arguments of `data_prep.synthetic.write_synthetic_video`, by the names in VIDEO_OPTIONS.
+
+    Returns:
+        One record per frame.
+
+    Raises:
+        UserError: an option breaks its rule.
+    """
+    _render(synthetic.write_synthetic_video, source, options)
+    return dukemtmc_videoreid.read(source._replace(folder=source.scratch))
+
+
+def _render(write: Callable[..., None], source: listing.Source, options: dict[str, int]) -> None:
     with contextlib.ExitStack() as stack:
         bars: list[ProgressBar] = []
 
@@ -34,5 +61,4 @@ def read(source: listing.Source, **options: int) -> list[listing.Record]:
                 bars.append(stack.enter_context(ProgressBar(total, "rendering", unit="images")))
             bars[0].update()
 
-        synthetic.write_synthetic(source.scratch, **options, progress=show if source.progress else None)
-    return market1501.read(source._replace(folder=source.scratch))
+        write(source.scratch, **options, progress=show if source.progress else None)

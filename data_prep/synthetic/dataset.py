@@ -14,8 +14,8 @@ from reid_jax import types
 
 _TRAIN, _QUERY, _GALLERY = "bounding_box_train", "query", "bounding_box_test"
 _PASSAGE_LENGTH = 2  # images of one walk past a camera
-_NUM_PASSERS_BY = 20  # who walks through the background
-_MAX_IDS = 3333  # so that every pid has four digits
+NUM_PASSERS_BY = 20  # who walks through the background
+MAX_IDS = 3333  # so that every pid has four digits
 
 
 class _Job(NamedTuple):
@@ -78,8 +78,8 @@ def write_synthetic(
     """
     limits = {
         "seed": (seed, 0, None),
-        "num_train_ids": (num_train_ids, 1, _MAX_IDS),
-        "num_test_ids": (num_test_ids, 1, _MAX_IDS),
+        "num_train_ids": (num_train_ids, 1, MAX_IDS),
+        "num_test_ids": (num_test_ids, 1, MAX_IDS),
         "images_per_id": (images_per_id, 4, None),
         "num_cameras": (num_cameras, 2, 99),
         "height": (height, 32, None),
@@ -87,9 +87,8 @@ def write_synthetic(
         "num_distractors": (num_distractors, 0, None),
         "num_junk": (num_junk, 0, None),
     }
-    for name, (value, low, high) in limits.items():
-        _check_integer(name, value, low, high)
-    root = _make_folders(root)
+    check_integers(limits)
+    root = make_folders(root, (_TRAIN, _QUERY, _GALLERY))
     jobs = [
         *_identity_jobs(seed, num_train_ids, images_per_id, num_cameras, test=False),
         *_identity_jobs(seed, num_test_ids, images_per_id, num_cameras, test=True),
@@ -97,7 +96,7 @@ def write_synthetic(
         *_junk_jobs(seed, num_junk, num_test_ids, num_cameras),
     ]
     needed = 1 + max(job.person for job in jobs if job.person is not None)
-    people = draw_identities(seed, max(needed, 3 * _NUM_PASSERS_BY))
+    people = draw_identities(seed, max(needed, 3 * NUM_PASSERS_BY))
     views = [cameras.draw_camera(seed, number, height=height) for number in range(num_cameras)]
     for done, job in enumerate(jobs, start=1):
         data = _render(job, seed, people, views[job.camera], height=height, width=width)
@@ -106,24 +105,35 @@ def write_synthetic(
             progress(done, len(jobs))
 
 
-def _check_integer(name: str, value: int, low: int, high: int | None) -> None:
-    rule = f"at least {low}" if high is None else f"in {low}..{high}"
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise types.UserError(f"{name} must be an integer {rule}, got {value!r}")
-    if value < low or (high is not None and value > high):
-        raise types.UserError(f"{name} must be {rule}, got {value}")
+def check_integers(limits: dict[str, tuple[int, int, int | None]]) -> None:
+    """Refuses arguments that break their rule.
+
+    Args:
+        limits: by an argument's name its value, the least and the greatest one allowed, None for no greatest.
+
+    Raises:
+        UserError: a value is no integer or not within its limits.
+    """
+    for name, (value, low, high) in limits.items():
+        rule = f"at least {low}" if high is None else f"in {low}..{high}"
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise types.UserError(f"{name} must be an integer {rule}, got {value!r}")
+        if value < low or (high is not None and value > high):
+            raise types.UserError(f"{name} must be {rule}, got {value}")
 
 
-def _make_folders(root: pathlib.Path | str) -> pathlib.Path:
+def make_folders(root: pathlib.Path | str, names: tuple[str, ...]) -> pathlib.Path:
+    """Makes a data set's folders inside `root`, which must not exist or be empty, else a UserError; returns it."""
     root = pathlib.Path(root)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise types.UserError(f"root must be an empty folder or a new one, got {str(root)!r}")
-    for folder in (_TRAIN, _QUERY, _GALLERY):
+    for folder in names:
         (root / folder).mkdir(parents=True)
     return root
 
 
-def _pid(person: int) -> int:
+def pid_of(person: int) -> int:
+    """Returns the identity, from 1, of a person of the world, counted from 0."""
     return person + 1
 
 
@@ -141,7 +151,7 @@ def _identity_jobs(seed: int, num_ids: int, images_per_id: int, num_cameras: int
                 frame = int(generator(seed, Stream.PASSAGE, person, camera, passage).integers(1, 99_000))
                 frame += 25 * (index % _PASSAGE_LENGTH)
                 # In Market-1501 a box numbered 00 was drawn by hand: the queries.
-                name = f"{_pid(person):04d}_c{camera + 1}s{passage + 1}_{frame:06d}_{0 if is_query else 1:02d}.jpg"
+                name = f"{pid_of(person):04d}_c{camera + 1}s{passage + 1}_{frame:06d}_{0 if is_query else 1:02d}.jpg"
                 jobs.append(_Job(f"{folder}/{name}", person, camera, index, Stream.PASSAGE))
     return jobs
 
@@ -173,7 +183,7 @@ def _junk_jobs(seed: int, count: int, num_test_ids: int, num_cameras: int) -> li
         index, test_id = divmod(number, num_test_ids)
         person = 3 * test_id
         camera = int(generator(seed, Stream.ALLOCATION, person, index, 1).integers(num_cameras))
-        path = f"{_GALLERY}/-1_c{camera + 1}s1_{_pid(person):06d}_{index + 1:02d}.jpg"
+        path = f"{_GALLERY}/-1_c{camera + 1}s1_{pid_of(person):06d}_{index + 1:02d}.jpg"
         jobs.append(_Job(path, person, camera, index, Stream.JUNK))
     return jobs
 
@@ -198,6 +208,6 @@ def _render(job: _Job, seed: int, people: list[Identity], camera: Camera, *, hei
             rng,
             height=height,
             width=width,
-            passers_by=people[2 : 3 * _NUM_PASSERS_BY : 3],
+            passers_by=people[2 : 3 * NUM_PASSERS_BY : 3],
         )
     return cameras.encode(image, camera)

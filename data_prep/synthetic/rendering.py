@@ -12,6 +12,9 @@ from data_prep.synthetic.identities import Identity
 _SUPERSAMPLING = 3  # pixels painted per pixel of the image, along each axis
 # A detector's box is about 2.55 times as high as wide, and is stretched to the image's shape.
 _BOX_ASPECT = 2.55
+# Between two frames of a walk: radians of the step's cycle, of the body's turn against the camera as it comes and
+# goes, and the part of the scene's width that the walk covers.
+_PHASE_STEP, _TURN_STEP, _PLACE_STEP = 0.45, 0.02, 0.009
 
 
 class Crop(NamedTuple):
@@ -71,6 +74,17 @@ def draw_passage(rng: np.random.Generator, camera: Camera) -> Passage:
     )
 
 
+def walk_on(passage: Passage, frames: float) -> Passage:
+    """Returns the same walk some frames later: a few steps on, a little more of the back in sight."""
+    # At a yaw of 0 the person comes straight on, at pi / 2 walks to the left of the image.
+    aside = np.sin(passage.yaw)
+    return passage._replace(
+        yaw=passage.yaw + frames * _TURN_STEP * aside,
+        place=passage.place - frames * _PLACE_STEP * passage.pose.stride * aside,
+        pose=passage.pose._replace(phase=passage.pose.phase + frames * _PHASE_STEP),
+    )
+
+
 def draw_crop(rng: np.random.Generator, passage: Passage) -> Crop:
     """Draws the box of one image of a passage: the detector wavers."""
     return Crop(
@@ -104,7 +118,7 @@ def render_person(
     width: int,
     passers_by: list[Identity],
 ) -> Image.Image:
-    """Renders an image of a person.
+    """Renders an image of a person at any moment of a passage.
 
     Args:
         person: who.
@@ -119,14 +133,33 @@ def render_person(
     Returns:
         An RGB image [height, width].
     """
+    step = passage.pose._replace(phase=passage.pose.phase + rng.uniform(-0.6, 0.6), nod=rng.normal(0.0, 0.15))
+    moment = passage._replace(pose=step, yaw=passage.yaw + rng.normal(0.0, 0.1))
+    return render_moment(person, camera, moment, crop, rng, height=height, width=width, passers_by=passers_by)
+
+
+def render_moment(
+    person: Identity,
+    camera: Camera,
+    passage: Passage,
+    crop: Crop,
+    rng: np.random.Generator,
+    *,
+    height: int,
+    width: int,
+    passers_by: list[Identity],
+) -> Image.Image:
+    """Renders an image of a person at exactly the moment that the passage describes; `rng` decides the noise.
+
+    The arguments are otherwise those of `render_person`.
+    """
     scenery = np.random.default_rng(passage.surroundings)
     canvas = _background(scenery, camera, passage, height, width)
     if scenery.random() < 0.2:
         other = passers_by[scenery.integers(len(passers_by))]
         behind = Crop(scenery.uniform(0.5, 0.75), scenery.uniform(-0.1, 1.1), scenery.uniform(0.7, 0.85))
         _paint_stranger(canvas, other, camera, behind, scenery)
-    step = passage.pose._replace(phase=passage.pose.phase + rng.uniform(-0.6, 0.6), nod=rng.normal(0.0, 0.15))
-    _paint_person(canvas, person, step, camera, passage.yaw + rng.normal(0.0, 0.1), crop, rng)
+    _paint_person(canvas, person, passage.pose, camera, passage.yaw, crop, rng)
     if scenery.random() < 0.12:
         _occlude(canvas, camera, scenery, passers_by)
     return _finish(canvas, camera, passage, rng)

@@ -17,6 +17,7 @@ class Stream(enum.IntEnum):
     IMAGE = 6
     JUNK = 7
     DISTRACTOR = 8
+    VIDEO = 9
 
 
 def generator(seed: int, stream: Stream, *numbers: int) -> np.random.Generator:

@@ -1,14 +1,17 @@
 """A prepared data set on disk: random access to encoded images, and what is known about each.
 
 A prepared data set is a TFDS data set in array_record files, as `data_prep/prepare.py` writes it, with the
-features image, pid, camid, tracklet and path. It is read without TensorFlow.
+features image, pid, camid, tracklet and path. It is read without TensorFlow. Beside it lies an index of each
+split, so that half a million images need not be read to know what they are; without one they are.
 """
 
 import dataclasses
 import hashlib
 import pathlib
+import zipfile
 import zlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -17,6 +20,26 @@ from reid_jax import types
 from reid_jax.progress import ProgressBar
 
 _FEATURES = ("image", "pid", "camid", "tracklet", "path")
+
+
+class Index(NamedTuple):
+    """What is known about a split's images without reading them, in the order of their paths; N images.
+
+    Attributes:
+        paths: [N] str, where the image lay in the source folder.
+        pids: [N] int64, as in `Records`.
+        camids: [N] int64, as in `Records`.
+        tracklets: [N] int64, as in `Records`.
+        checksums: [N] uint32, CRC-32 of the image file's bytes.
+        positions: [N] int64, which of the split's examples the image is, from 0.
+    """
+
+    paths: np.ndarray
+    pids: np.ndarray
+    camids: np.ndarray
+    tracklets: np.ndarray
+    checksums: np.ndarray
+    positions: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +91,7 @@ def load_records(data_dir: str | pathlib.Path, dataset: str) -> dict[str, Record
         Records by split name; a split without images is absent.
 
     Raises:
-        UserError: there is no such prepared data set, or it lacks a feature.
+        UserError: there is no such prepared data set, it lacks a feature, or an index does not fit its split.
     """
     folder = find_dataset(data_dir, dataset)
     if folder is None:
@@ -80,23 +103,74 @@ def load_records(data_dir: str | pathlib.Path, dataset: str) -> dict[str, Record
     missing = [name for name in _FEATURES if name not in builder.info.features]
     if missing:
         raise types.UserError(f"data.dir: {str(folder)!r} lacks the features {', '.join(missing)}; prepare it again")
-    return {split: _load_split(builder, dataset, split) for split in builder.info.splits}
+    return {split: _load_split(builder, folder, dataset, split) for split in builder.info.splits}
 
 
-def _load_split(builder: tfds.core.DatasetBuilder, dataset: str, split: str) -> Records:
+def make_index(paths: Sequence[str], labels: np.ndarray, checksums: np.ndarray) -> Index:
+    """Sorts what is known about a split's images by path.
+
+    TFDS may store examples in hash order; the path fixes the index of an image once and for all.
+
+    Args:
+        paths: N paths, in the order of the examples, as all arguments.
+        labels: [N, 3] int64, pid, camid and tracklet.
+        checksums: [N] uint32.
+
+    Returns:
+        The index.
+    """
+    paths = np.array(paths)
+    order = np.argsort(paths, kind="stable")
+    return Index(paths[order], *labels[order].T, checksums[order], order)
+
+
+def write_index(folder: str | pathlib.Path, split: str, index: Index) -> None:
+    """Writes a split's index into a prepared data set's folder, DATA_DIR/DATASET/VERSION."""
+    np.savez_compressed(_index_file(folder, split), **index._asdict())
+
+
+def _index_file(folder: str | pathlib.Path, split: str) -> pathlib.Path:
+    return pathlib.Path(folder, f"index_{split}.npz")
+
+
+def _load_split(builder: tfds.core.DatasetBuilder, folder: pathlib.Path, dataset: str, split: str) -> Records:
     source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-    labels = np.empty((len(source), 3), np.int64)
-    paths, checksums = [], np.empty(len(source), np.uint32)
-    with ProgressBar(len(source), f"opening {dataset}/{split}", unit="images") as bar:
+    file = _index_file(folder, split)
+    index = _read_index(file, len(source)) if file.exists() else _scan(source, f"opening {dataset}/{split}")
+    digest = hashlib.sha256("\n".join(index.paths).encode() + index.checksums.tobytes())
+    labels = index.pids, index.camids, index.tracklets
+    return Records(dataset, split, *labels, index.paths, digest.hexdigest()[:16], source, index.positions)
+
+
+def _read_index(file: pathlib.Path, num_examples: int) -> Index:
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            index = Index(*(arrays[name] for name in Index._fields))
+    except (KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise types.UserError(f"data.dir: {str(file)!r} is no index of a split ({error}); prepare it again") from error
+    kinds = (np.str_, np.int64, np.int64, np.int64, np.uint32, np.int64)
+    for name, array, kind in zip(Index._fields, index, kinds, strict=True):
+        if array.shape != (num_examples,) or not np.issubdtype(array.dtype, kind):
+            raise types.UserError(
+                f"data.dir: {name} in {str(file)!r} must be [{num_examples}] {kind.__name__}, one for each of the "
+                f"split's examples, it is {list(array.shape)} {array.dtype}; prepare it again"
+            )
+    if not np.array_equal(np.sort(index.positions), np.arange(num_examples)):
+        raise types.UserError(
+            f"data.dir: positions in {str(file)!r} must be 0..{num_examples - 1}, each once; prepare it again"
+        )
+    return index
+
+
+def _scan(source: Sequence[dict], description: str) -> Index:
+    """Makes a split's index by reading every image."""
+    labels, checksums = np.empty((len(source), 3), np.int64), np.empty(len(source), np.uint32)
+    paths = []
+    with ProgressBar(len(source), description, unit="images") as bar:
         for position in range(len(source)):
             record = source[position]
             labels[position] = record["pid"], record["camid"], record["tracklet"]
             paths.append(record["path"].decode())
             checksums[position] = zlib.crc32(record["image"])
             bar.update()
-    # TFDS may store examples in hash order; the path fixes the index of an image once and for all.
-    paths = np.array(paths)
-    order = np.argsort(paths, kind="stable")
-    paths, (pids, camids, tracklets) = paths[order], labels[order].T
-    digest = hashlib.sha256("\n".join(paths).encode() + checksums[order].tobytes())
-    return Records(dataset, split, pids, camids, tracklets, paths, digest.hexdigest()[:16], source, order)
+    return make_index(paths, labels, checksums)
