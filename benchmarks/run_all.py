@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-BENCHMARKS = ("linkage", "distances", "evaluation", "train_step", "input_pipeline")
+BENCHMARKS = ("linkage", "distances", "buc_stage", "evaluation", "train_step", "input_pipeline")
 
 
 def main() -> int:

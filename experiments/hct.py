@@ -29,6 +29,7 @@ from reid_jax import (
     types,
 )
 from reid_jax.data.batches import device_batches
+from reid_jax.models import pooling
 
 
 def cluster(embeddings: np.ndarray, options: ConfigDict, num_merges: int) -> tuple[np.ndarray, float]:
@@ -38,7 +39,7 @@ def cluster(embeddings: np.ndarray, options: ConfigDict, num_merges: int) -> tup
         (pseudo labels [N] int32, their silhouette).
     """
     if options.normalize:
-        embeddings = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+        embeddings = features.l2_normalized(embeddings)
     sample_distances = distances.pairwise_distances(embeddings, metric=options.metric)
     pseudo_labels = np.asarray(
         linkage.agglomerate(
@@ -52,19 +53,19 @@ def cluster(embeddings: np.ndarray, options: ConfigDict, num_merges: int) -> tup
     return pseudo_labels, cluster_quality.silhouette(np.asarray(sample_distances), pseudo_labels)
 
 
-def check(config: ConfigDict, num_images: int) -> int:
+def check(config: ConfigDict, num_samples: int) -> int:
     """Checks the fields that the data's size bounds and returns m, the unions per merge step.
 
     Raises:
         UserError: too many merges, or too few clusters left for a batch.
     """
-    num_merges = int(config.cluster.merge_percent * num_images)
-    num_clusters = num_images - num_merges * config.cluster.num_steps
+    num_merges = int(config.cluster.merge_percent * num_samples)
+    num_clusters = num_samples - num_merges * config.cluster.num_steps
     if num_merges < 1 or config.cluster.num_steps < 1 or num_clusters < config.train.num_ids:
         raise types.UserError(
             f"cluster.merge_percent = {config.cluster.merge_percent} and cluster.num_steps = "
-            f"{config.cluster.num_steps} leave {num_images} - {config.cluster.num_steps} x {num_merges} = "
-            f"{num_clusters} clusters of {num_images} images; at least train.num_ids = {config.train.num_ids} "
+            f"{config.cluster.num_steps} leave {num_samples} - {config.cluster.num_steps} x {num_merges} = "
+            f"{num_clusters} clusters of {num_samples} samples; at least train.num_ids = {config.train.num_ids} "
             "and one union a step are needed"
         )
     return num_merges
@@ -91,8 +92,8 @@ def run_hct(config: ConfigDict, workdir: str) -> dict[str, Any]:
     sharding.check_batch_size(mesh, batch_size)
     sharding.check_batch_size(mesh, config.evaluation.batch_size)
     dataset = setup_run.open_dataset(config.data)
-    records, images = dataset.records["train"], dataset.images["train"]
-    num_merges = check(config, len(images))
+    samples, images = dataset.samples["train"], dataset.images["train"]
+    num_merges, num_frames = check(config, len(samples)), config.train.num_frames
 
     model = setup_run.build_model(config.model)
     optimizer = optimizers.make_optimizer(
@@ -100,10 +101,16 @@ def run_hct(config: ConfigDict, workdir: str) -> dict[str, Any]:
         config.train.learning_rate,
         momentum=config.train.momentum,
         weight_decay=config.train.weight_decay,
+        rate_factors=setup_run.rate_factors(config.model),
     )
+
+    def triplet_loss(outputs, labels, memory):
+        del memory
+        return losses.batch_hard_triplet(pooling.frame_mean(outputs.embeddings, num_frames), labels, **config.loss)
+
     train_step = train.make_train_step(
         model,
-        lambda features, labels: losses.batch_hard_triplet(features.embeddings, labels, **config.loss),
+        triplet_loss,
         optimizer,
         functools.partial(augment.augment, **config.augment),
         mesh,
@@ -125,22 +132,23 @@ def run_hct(config: ConfigDict, workdir: str) -> dict[str, Any]:
     while not run.is_over():
         if run.epoch == 0:  # else the run was interrupted while training, and this iteration's labels are kept
             with run.phase("embed"):
-                embeddings = features.embed_images(
-                    embed_step, state.variables, images, mesh, batch_size=config.evaluation.batch_size
-                )
+                embeddings = features.embed_samples(
+                    embed_step, state.variables, images, samples, mesh, batch_size=config.evaluation.batch_size
+                ).embeddings
             with run.phase("cluster"):
                 pseudo_labels, silhouette = cluster(embeddings, config.cluster, num_merges)
-            run.save_pseudo_labels(pseudo_labels, records.paths, silhouette=silhouette)
+            run.save_pseudo_labels(pseudo_labels, silhouette=silhouette)
         pseudo_labels, facts = run.load_pseudo_labels()
         epochs = pk_epochs(config, run, pseudo_labels)
-        batches = device_batches(images, np.concatenate(epochs), mesh)
+        frames = setup_run.draw_epoch_frames(config, samples, epochs, run.iteration, first_epoch=run.epoch)
+        batches = device_batches(images, frames, mesh)
         for index_batches in epochs:
             with run.phase("train"):
                 labels = pseudo_labels[index_batches]
                 state, epoch_losses = train.train_epoch(
                     train_step, state, train_key, batches, labels, mesh, description=run.place()
                 )
-            run.end_epoch(state, float(epoch_losses.mean()))
+            run.end_epoch(state, float(epoch_losses.mean()), num_epochs=config.train.num_epochs)
         with run.phase("evaluate"):
             scores = evaluate(state.variables)
         quality = reporting.label_quality(pseudo_labels, run.previous_pseudo_labels(), dataset.train_ids)

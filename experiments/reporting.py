@@ -36,6 +36,29 @@ def label_quality(pseudo_labels, previous_labels, true_ids) -> dict[str, float]:
     return quality
 
 
+def reliable_quality(reliable, previous, samples_ids, camids) -> dict[str, float]:
+    """Judges the reliable samples of softened similarity learning.
+
+    Args:
+        reliable: [N, k] integer, each sample's k reliable ones.
+        previous: [N, k], the last iteration's, or None.
+        samples_ids: [N] int64, -1 where not known; the precision is left out if none is known.
+        camids: [N] int64, -1 where not known; so is the share across cameras.
+
+    Returns:
+        agreement (mean share of the reliable samples that were reliable before), reliable_precision (same identity)
+        and reliable_cross_camera (another camera).
+    """
+    quality = {"agreement": None}
+    if previous is not None:
+        quality["agreement"] = float((reliable[:, :, None] == previous[:, None, :]).any(axis=2).mean())
+    for name, values, differs in (("precision", samples_ids, False), ("cross_camera", camids, True)):
+        known = (values[:, None] >= 0) & (values[reliable] >= 0)
+        if known.any():
+            quality[f"reliable_{name}"] = float(((values[:, None] == values[reliable]) != differs)[known].mean())
+    return quality
+
+
 def iteration_line(record: dict[str, Any], num_iterations: int) -> str:
     """One readable line of an iteration's record."""
     parts = [f"iteration {record['iteration']:2d}/{num_iterations}"]
@@ -43,6 +66,10 @@ def iteration_line(record: dict[str, Any], num_iterations: int) -> str:
         parts.append(f"{record['num_clusters']} clusters")
     if "bcubed_f" in record:
         parts.append("BCubed P/R/F " + "/".join(f"{record['bcubed_' + name]:.3f}" for name in ("precision", "recall", "f")))
+    if "reliable_precision" in record:
+        parts.append(f"reliable {100 * record['reliable_precision']:.1f}% right")
+    if "reliable_cross_camera" in record:
+        parts.append(f"{100 * record['reliable_cross_camera']:.1f}% across cameras")
     if record.get("agreement") is not None:
         parts.append(f"agreement {record['agreement']:.3f}")
     if "loss" in record:
@@ -65,6 +92,11 @@ def best_iteration(history: list[dict[str, Any]], stop: ConfigDict | None) -> in
     if "mAP" in history[0]:
         return max(range(len(history)), key=lambda i: history[i]["mAP"])
     return label_free_choice(history, stop)[0] if stop is not None else len(history) - 1
+
+
+def has_fallen(history: list[dict[str, Any]], patience: int) -> bool:
+    """Whether no trained model of the last `patience` iterations beat the best mAP before (BUC sec. 3.2)."""
+    return len(history) > 1 and len(history) - 2 - best_iteration(history[1:], None) >= patience
 
 
 def label_free_choice(history: list[dict[str, Any]], stop: ConfigDict | None) -> tuple[int, bool]:

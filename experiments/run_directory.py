@@ -11,6 +11,7 @@ The truth is in the last checkpoint; the other files are rebuilt from it when a 
 """
 
 import contextlib
+import json
 import pathlib
 import time
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from reid_jax import checkpoints, logs, types
 from reid_jax.train import TrainState
 
 # Fields that change where and how long a run works but nothing of what it computes.
-_FREE_FIELDS = (
+FREE_FIELDS = (
     "num_devices",
     "data.dir",
     "data.cache_dir",
@@ -70,11 +71,12 @@ class RunDirectory:
 
     def _check_config(self, config: dict[str, Any]) -> None:
         path = self._workdir / "config.json"
+        config = json.loads(json.dumps(config))  # as it will be read back: a tuple as a list
         # Before its first checkpoint a run has nothing that another config could spoil.
         if path.exists() and self.is_resuming():
             before = logs.flatten(logs.read_json(path))
             for name, value in logs.flatten(config).items():
-                if name not in before or (before[name] != value and name.replace("/", ".") not in _FREE_FIELDS):
+                if name not in before or (before[name] != value and name.replace("/", ".") not in FREE_FIELDS):
                     raise types.UserError(
                         f"workdir: {str(self._workdir)!r} holds a run with {name.replace('/', '.')} = "
                         f"{before.get(name)!r}, this one has {value!r}; choose another --workdir"
@@ -97,12 +99,14 @@ class RunDirectory:
         return initial
 
     def is_over(self) -> bool:
-        """Whether the last iteration is done, or the label-free stop applies."""
+        """Whether the last iteration is done, or config.stop ends the run here."""
         if self.iteration > self._config.train.num_iterations:
             return True
-        stop = self._config.get("stop")
-        if stop is None or stop.when == "never" or (stop.when == "auto" and self._dataset.has_queries):
+        stop, measured = self._config.get("stop"), self._dataset.has_queries
+        if stop is None or stop.when == "never" or (stop.when == "auto" and measured):
             return False
+        if stop.when == "metric" and measured:
+            return reporting.has_fallen(self.history, stop.patience)
         return reporting.label_free_choice(self.history, stop)[1]
 
     def place(self) -> str:
@@ -116,19 +120,24 @@ class RunDirectory:
         yield
         self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - start
 
-    def save_pseudo_labels(self, pseudo_labels: np.ndarray, paths: np.ndarray, **facts: float) -> None:
-        """Keeps this iteration's pseudo labels [N] with the images' paths [N] and numbers to log with them."""
+    def save_pseudo_labels(self, pseudo_labels: np.ndarray, **facts: float) -> None:
+        """Keeps this iteration's pseudo labels and numbers to log with them.
+
+        Args:
+            pseudo_labels: [N], or [N, k] where a sample has several.
+            **facts: finite numbers.
+        """
         path = self._pseudo_labels_path(self.iteration)
-        logs.write_arrays(path, pseudo_labels=pseudo_labels, paths=paths, **facts)
+        logs.write_arrays(path, pseudo_labels=pseudo_labels, paths=self._dataset.samples["train"].names, **facts)
 
     def load_pseudo_labels(self) -> tuple[np.ndarray, dict[str, float]]:
-        """Returns this iteration's (pseudo labels [N], the numbers kept with them)."""
+        """Returns this iteration's (pseudo labels, the numbers kept with them)."""
         with np.load(self._pseudo_labels_path(self.iteration), allow_pickle=False) as arrays:
             facts = {name: float(arrays[name]) for name in arrays if arrays[name].ndim == 0}
             return arrays["pseudo_labels"], facts
 
     def previous_pseudo_labels(self) -> np.ndarray | None:
-        """Returns the last iteration's pseudo labels [N]; None in the first."""
+        """Returns the last iteration's pseudo labels; None in the first."""
         if self.iteration == 1:
             return None
         with np.load(self._pseudo_labels_path(self.iteration - 1), allow_pickle=False) as arrays:
@@ -137,12 +146,12 @@ class RunDirectory:
     def _pseudo_labels_path(self, iteration: int) -> pathlib.Path:
         return self._workdir / "pseudo_labels" / f"iteration_{iteration:03d}.npz"
 
-    def end_epoch(self, state: TrainState, loss: float) -> None:
-        """Notes that an epoch is done; saves a checkpoint if the last one is old."""
+    def end_epoch(self, state: TrainState, loss: float, *, num_epochs: int) -> None:
+        """Notes that an epoch of this iteration's num_epochs is done; saves a checkpoint if the last one is old."""
         self.epoch += 1
         self.losses.append(loss)
         # Not after the last epoch: the iteration's own checkpoint follows, and has the same number of steps.
-        is_last = self.epoch == self._config.train.num_epochs
+        is_last = self.epoch == num_epochs
         if not is_last and time.monotonic() - self._saved_at >= self._config.checkpoint.every_minutes * 60:
             self._save(state)
 

@@ -13,26 +13,33 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from data_prep import prepare
-from reid_jax import augment, checkpoints, cluster_distances, distances, evaluate, features, logs, types
+from reid_jax import augment, checkpoints, cluster_distances, distances, evaluate, features, logs, sampling, types
 from reid_jax.data import images as images_lib
 from reid_jax.data import records as records_lib
+from reid_jax.data import samples as samples_lib
+from reid_jax.data.samples import Samples
 from reid_jax.models import calibration, pretrained, resnet
 from reid_jax.models.reid import ReidModel
 
 _RESNETS = {"resnet18": resnet.resnet18, "resnet34": resnet.resnet34, "resnet50": resnet.resnet50}
 _CALIBRATION_BATCHES = 16
+_MADE = ("synthetic", "synthetic_video")
 _CHOICES = {
     "evaluation/metric": distances.METRICS,
     "evaluation/ap_method": ("step", "trapezoid"),
     "cluster/metric": distances.METRICS,
     "cluster/linkage": cluster_distances.LINKAGES,
+    "dissimilarity/metric": distances.METRICS,
     "loss/reduction": ("mean", "sum"),
-    "stop/when": ("never", "label_free", "auto"),
+    "stop/when": ("never", "metric", "label_free", "auto"),
 }
 _LEAST = {
     "seed": 0,
     "train/num_iterations": 1,
     "train/num_epochs": 1,
+    "train/first_epochs": 1,
+    "train/batch_size": 2,
+    "train/num_frames": 1,
     "train/num_ids": 2,
     "train/num_instances": 1,
     "augment/padding": 0,
@@ -50,24 +57,26 @@ class Dataset(NamedTuple):
     Attributes:
         records: by split, what is known about each image.
         images: by split, the decoded images.
+        samples: by split, what is clustered and ranked: images, or tracklets of frames.
     """
 
     records: dict[str, records_lib.Records]
     images: dict[str, images_lib.ImageSource]
+    samples: dict[str, Samples]
 
     @property
     def train_ids(self) -> np.ndarray:
-        """[N] int64, the train split's identities numbered from 0; -1 where not known."""
-        pids = self.records["train"].pids
+        """[N] int64, the train samples' identities numbered from 0; -1 where not known."""
+        pids = self.samples["train"].pids
         known = np.unique(pids[pids >= 0])
         return np.where(pids >= 0, np.searchsorted(known, pids), types.UNKNOWN)
 
     @property
     def has_queries(self) -> bool:
         """Whether accuracy can be measured."""
-        if not {"query", "gallery"} <= self.records.keys():
+        if not {"query", "gallery"} <= self.samples.keys():
             return False
-        query, gallery = self.records["query"], self.records["gallery"]
+        query, gallery = self.samples["query"], self.samples["gallery"]
         return bool(np.isin(query.pids[query.pids > types.DISTRACTOR_PID], gallery.pids).any())
 
 
@@ -99,8 +108,8 @@ def open_dataset(data: ConfigDict, *, splits: tuple[str, ...] = ("train", "query
     for name in ("height", "width"):
         if data[name] < 1:
             raise types.UserError(f"data.{name} must be at least 1 pixel, got {data[name]}")
-    if data.dataset == "synthetic" and records_lib.find_dataset(data.dir, data.dataset) is None:
-        prepare.prepare("synthetic", source=None, data_dir=data.dir)
+    if data.dataset in _MADE and records_lib.find_dataset(data.dir, data.dataset) is None:
+        prepare.prepare(data.dataset, source=None, data_dir=data.dir)
     records = records_lib.load_records(data.dir, data.dataset)
     if splits[0] not in records:
         raise types.UserError(
@@ -115,7 +124,11 @@ def open_dataset(data: ConfigDict, *, splits: tuple[str, ...] = ("train", "query
         cache_bytes=int(data.cache_gib * 2**30),
         num_workers=data.num_workers,
     )
-    return Dataset(records, {split: open_split(records[split]) for split in records})
+    to_samples = samples_lib.image_samples
+    if data.tracklets:
+        to_samples = functools.partial(samples_lib.tracklet_samples, max_frames=data.max_frames)
+    samples = {split: to_samples(records[split]) for split in records}
+    return Dataset(records, {split: open_split(records[split]) for split in records}, samples)
 
 
 def build_model(model: ConfigDict, kind: type[ReidModel] = ReidModel, **fields: Any) -> ReidModel:
@@ -139,11 +152,15 @@ def build_model(model: ConfigDict, kind: type[ReidModel] = ReidModel, **fields: 
         # A config.json may be a stranger's: nothing but a network is ever called.
         if not (isinstance(network, type) and issubclass(network, nn.Module)):
             raise types.UserError(f"model.backbone: {model.backbone!r} is no Flax module class (flax.linen.Module)")
+        if model.frozen_stages:
+            raise types.UserError(f"model.frozen_stages must be 0 for a backbone of one's own, got {model.frozen_stages}")
         backbone = network()
     elif model.backbone in _RESNETS:
         backbone = _RESNETS[model.backbone](
             width=model.width,
             last_stride=model.last_stride,
+            stem=model.stem,
+            frozen_stages=model.frozen_stages,
             bn_group_size=model.bn_group_size,
             dtype=dtypes[model.dtype],
         )
@@ -152,6 +169,38 @@ def build_model(model: ConfigDict, kind: type[ReidModel] = ReidModel, **fields: 
             f"model.backbone must be one of {', '.join(_RESNETS)} or 'module:Class', got {model.backbone!r}"
         )
     return kind(backbone=backbone, pooling=model.pooling, bn_group_size=model.bn_group_size, **fields)
+
+
+def draw_epoch_frames(
+    config: ConfigDict, samples: Samples, epochs: list[np.ndarray], iteration: int, *, first_epoch: int
+) -> np.ndarray:
+    """Draws the images of an iteration's batches: the samples' own, or config.train.num_frames of each tracklet.
+
+    Args:
+        config: the run's.
+        samples: of the train split.
+        epochs: one array [steps, B] of sample indices per epoch, from `first_epoch` on.
+        iteration: the loop's.
+        first_epoch: the first one's number; an epoch's draws are its own, wherever a run resumes.
+
+    Returns:
+        [all steps, B * T] indices of images.
+    """
+    return np.concatenate([
+        sampling.draw_frames(
+            np.random.default_rng([config.seed, iteration, epoch, 1]),
+            samples,
+            index_batches,
+            num_frames=config.train.num_frames,
+        )
+        for epoch, index_batches in enumerate(epochs, start=first_epoch)
+    ])
+
+
+def rate_factors(model: ConfigDict, *, backbone: float = 1.0) -> dict[str, float]:
+    """Returns the learning rate's factors by parameter: 0 for frozen stages, `backbone` for the others of it."""
+    frozen = {f"backbone/{prefix}": 0.0 for prefix in resnet.frozen_prefixes(model.frozen_stages)}
+    return frozen if backbone == 1 else {"backbone/": backbone} | frozen
 
 
 def initial_variables(
@@ -178,7 +227,8 @@ def initial_variables(
         UserError: the weights or the checkpoint are missing or of another model.
     """
     init_key, order_key = jax.random.split(jax.random.key(config.seed))
-    sample = jnp.zeros((config.model.bn_group_size or 1, *images.shape), jnp.float32)
+    num_images = (config.model.bn_group_size or 1) * config.train.num_frames
+    sample = jnp.zeros((num_images, *images.shape), jnp.float32)
     init = functools.partial(model.init, train=False)
     shapes = jax.eval_shape(init, init_key, sample)
     if resuming:
@@ -200,7 +250,8 @@ def initial_variables(
     used = min(order.size, len(images))
     print(f"starting from random weights; calibrating batch norm on {used} training images", flush=True)
     inputs = (augment.normalize(batch) for batch in images.batches(order))
-    return calibration.calibrate_batch_norm(model, variables, inputs)
+    # A dropout layer comes after the last batch norm, so that its draws do not matter.
+    return calibration.calibrate_batch_norm(model, variables, inputs, rngs={"dropout": order_key})
 
 
 def evaluate_model(
@@ -219,23 +270,24 @@ def evaluate_model(
     if not dataset.has_queries:
         return {}
     query, gallery = (
-        features.embed_images(
+        features.embed_samples(
             embed_step,
             variables,
             dataset.images[split],
+            dataset.samples[split],
             mesh,
             batch_size=options.batch_size,
             description=f"embedding {split}",
-        )
+        ).embeddings
         for split in ("query", "gallery")
     )
     result = evaluate.evaluate_embeddings(
         query,
         gallery,
-        dataset.records["query"].pids,
-        dataset.records["query"].camids,
-        dataset.records["gallery"].pids,
-        dataset.records["gallery"].camids,
+        dataset.samples["query"].pids,
+        dataset.samples["query"].camids,
+        dataset.samples["gallery"].pids,
+        dataset.samples["gallery"].camids,
         metric=options.metric,
         ap_method=options.ap_method,
     )

@@ -18,6 +18,7 @@ from data_prep import cli
 from experiments import run_directory, setup_run
 from reid_jax import augment, features, losses, optimizers, sampling, sharding, train, types
 from reid_jax.data.batches import device_batches
+from reid_jax.models import pooling
 from reid_jax.models.id_classifier import IdClassifier
 
 
@@ -47,14 +48,18 @@ def epoch_batches(config: ConfigDict, epoch: int, labels: np.ndarray) -> np.ndar
 
 
 def make_loss(config: ConfigDict):
-    """Returns the training loss (outputs of the model, labels [B]) -> scalar."""
+    """Returns the training loss (outputs of the model, labels [B], memory: not used) -> scalar."""
+    num_frames = config.train.num_frames
 
-    def triplet(features, labels):
+    def triplet(features, labels, memory):
+        del memory
         options = {name: config.loss[name] for name in ("margin", "soft_margin", "reduction")}
-        return losses.batch_hard_triplet(features.embeddings, labels, **options)
+        return losses.batch_hard_triplet(pooling.frame_mean(features.embeddings, num_frames), labels, **options)
 
-    def cross_entropy(outputs, labels):
+    def cross_entropy(outputs, labels, memory):
+        del memory
         _, logits = outputs
+        logits = pooling.frame_mean(logits, num_frames)
         targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), config.loss.label_smoothing)
         return optax.softmax_cross_entropy(logits, targets).mean()
 
@@ -69,7 +74,7 @@ def run_supervised(config: ConfigDict, workdir: str) -> dict[str, Any]:
     sharding.check_batch_size(mesh, batch_size)
     sharding.check_batch_size(mesh, config.evaluation.batch_size)
     dataset = setup_run.open_dataset(config.data)
-    train_ids, images = dataset.train_ids, dataset.images["train"]
+    train_ids, samples, images = dataset.train_ids, dataset.samples["train"], dataset.images["train"]
     check(config, dataset)
 
     embedder = model = setup_run.build_model(config.model)
@@ -85,6 +90,7 @@ def run_supervised(config: ConfigDict, workdir: str) -> dict[str, Any]:
         ),
         momentum=config.train.momentum,
         weight_decay=config.train.weight_decay,
+        rate_factors=setup_run.rate_factors(config.model),
     )
     train_step = train.make_train_step(
         model, make_loss(config), optimizer, functools.partial(augment.augment, **config.augment), mesh
@@ -108,14 +114,15 @@ def run_supervised(config: ConfigDict, workdir: str) -> dict[str, Any]:
         epochs = [
             epoch_batches(config, done + epoch, train_ids) for epoch in range(run.epoch, config.train.num_epochs)
         ]
-        batches = device_batches(images, np.concatenate(epochs), mesh)
+        frames = setup_run.draw_epoch_frames(config, samples, epochs, run.iteration, first_epoch=run.epoch)
+        batches = device_batches(images, frames, mesh)
         for index_batches in epochs:
             with run.phase("train"):
                 labels = train_ids[index_batches]
                 state, epoch_losses = train.train_epoch(
                     train_step, state, train_key, batches, labels, mesh, description=run.place()
                 )
-            run.end_epoch(state, float(epoch_losses.mean()))
+            run.end_epoch(state, float(epoch_losses.mean()), num_epochs=config.train.num_epochs)
         with run.phase("evaluate"):
             scores = evaluate(state.variables)
         run.end_iteration(state, {"loss": float(np.mean(run.losses))} | scores)

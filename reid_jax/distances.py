@@ -91,6 +91,36 @@ def distance_blocks(
         yield start, block if start + size <= num_rows else block[start + size - num_rows :]
 
 
+def by_row_blocks(function: Callable[[Any, int], Any], num_rows: int, block_size: int | None) -> Any:
+    """Computes rows of a result block after block, written in place, so that only one block's workings are held.
+
+    Args:
+        function: (start, size) -> pytree of arrays [size, ...], rows start..start + size - 1; traced once.
+        num_rows: N.
+        block_size: rows at a time; None: all at once. Static.
+
+    Returns:
+        The pytree of arrays [N, ...].
+    """
+    if block_size is None or block_size >= num_rows:
+        return function(0, num_rows)
+
+    def step(index, results):
+        # The last block begins early where the rows do not divide: some are computed twice, the shape stays.
+        start = jnp.minimum(index * block_size, num_rows - block_size)
+        update = partial(jax.lax.dynamic_update_slice_in_dim, start_index=start, axis=0)
+        return jax.tree.map(update, results, function(start, block_size))
+
+    block = jax.eval_shape(lambda: function(0, block_size))
+    results = jax.tree.map(lambda part: jnp.zeros((num_rows, *part.shape[1:]), part.dtype), block)
+    return jax.lax.fori_loop(0, -(-num_rows // block_size), step, results)
+
+
+def is_self(start: jax.Array | int, shape: tuple[int, int]) -> jax.Array:
+    """Returns [B, N] bool: where rows start..start + B - 1 of an N x N matrix meet the diagonal."""
+    return start + jnp.arange(shape[0])[:, None] == jnp.arange(shape[1])
+
+
 def _check_arguments(x, y, metric, block_size) -> None:
     if x.ndim != 2:
         raise ValueError(f"x must be [N, D], got shape {x.shape}")
@@ -109,9 +139,9 @@ def _pairwise_distances(x, y, *, metric, block_size):
 
     def block_distances(start, size):
         distances = _proper(_raw_distances(_rows(prepared_x, start, size), prepared_y, metric), metric)
-        return jnp.where(_is_self(start, distances.shape), 0.0, distances) if y is None else distances
+        return jnp.where(is_self(start, distances.shape), 0.0, distances) if y is None else distances
 
-    return _by_row_blocks(block_distances, len(x), block_size)
+    return by_row_blocks(block_distances, len(x), block_size)
 
 
 @partial(jax.jit, static_argnames=("k", "metric", "block_size"))
@@ -122,11 +152,11 @@ def _nearest_neighbors(x, y, *, k, metric, block_size):
     def block_neighbors(start, size):
         raw = _raw_distances(_rows(prepared_x, start, size), prepared_y, metric)
         if y is None:
-            raw = jnp.where(_is_self(start, raw.shape), jnp.inf, raw)
+            raw = jnp.where(is_self(start, raw.shape), jnp.inf, raw)
         negated, indices = jax.lax.top_k(-raw, k)
         return _proper(-negated, metric), indices
 
-    return _by_row_blocks(block_neighbors, len(x), block_size)
+    return by_row_blocks(block_neighbors, len(x), block_size)
 
 
 @partial(jax.jit, static_argnames=("size", "metric"))
@@ -159,23 +189,3 @@ def _raw_distances(prepared_x, prepared_y, metric):
 def _proper(raw, metric):
     raw = jnp.maximum(raw, 0)
     return jnp.sqrt(raw) if metric == "euclidean" else raw
-
-
-def _is_self(start, shape):
-    return start + jnp.arange(shape[0])[:, None] == jnp.arange(shape[1])
-
-
-def _by_row_blocks(function: Callable[[Any, int], Any], num_rows: int, block_size: int | None) -> Any:
-    """Returns function(start, size) of all rows, block after block into one result that is written in place."""
-    if block_size is None or block_size >= num_rows:
-        return function(0, num_rows)
-
-    def step(index, results):
-        # The last block begins early where the rows do not divide: some are computed twice, the shape stays.
-        start = jnp.minimum(index * block_size, num_rows - block_size)
-        update = partial(jax.lax.dynamic_update_slice_in_dim, start_index=start, axis=0)
-        return jax.tree.map(update, results, function(start, block_size))
-
-    block = jax.eval_shape(lambda: function(0, block_size))
-    results = jax.tree.map(lambda part: jnp.zeros((num_rows, *part.shape[1:]), part.dtype), block)
-    return jax.lax.fori_loop(0, -(-num_rows // block_size), step, results)

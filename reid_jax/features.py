@@ -1,4 +1,4 @@
-"""Embed a data set: one row per image, in index order."""
+"""Embed a data set: one row per sample, in index order."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,52 +11,73 @@ from jax.sharding import Mesh
 from reid_jax import augment, sampling, sharding
 from reid_jax.data.batches import device_batches
 from reid_jax.data.images import ImageSource
+from reid_jax.data.samples import Samples
 from reid_jax.progress import ProgressBar
+from reid_jax.types import Features
 
-EmbedStep = Callable[[dict[str, Any], jax.Array], jax.Array]
+EmbedStep = Callable[[dict[str, Any], jax.Array], Features]
 
 
 def make_embed_step(model: nn.Module, mesh: Mesh) -> EmbedStep:
-    """Builds the jitted function (variables, images [B, H, W, 3] uint8) -> embeddings [B, D] float32."""
+    """Builds the jitted function (variables, images [B, H, W, 3] uint8) -> `Features` of the images."""
 
     def embed_step(variables, images):
-        return model.apply(variables, augment.normalize(images), train=False).embeddings
+        return model.apply(variables, augment.normalize(images), train=False)
 
     whole, split = sharding.replicated(mesh), sharding.batch_sharded(mesh)
     return jax.jit(embed_step, in_shardings=(whole, split), out_shardings=split)
 
 
-def embed_images(
+def embed_samples(
     embed_step: EmbedStep,
     variables: dict[str, Any],
     images: ImageSource,
+    samples: Samples,
     mesh: Mesh,
     *,
     batch_size: int,
     description: str = "embedding",
-) -> np.ndarray:
-    """Embeds every image, without augmentation.
+) -> Features:
+    """Embeds every sample without augmentation: the mean over its frames.
 
     Args:
         embed_step: from `make_embed_step`.
         variables: the model's.
-        images: N images.
+        images: what the samples' frames are indices of.
+        samples: S samples.
         mesh: the devices.
         batch_size: images at a time; a multiple of the mesh's size. The last batch is filled up.
         description: for the progress bar.
 
     Returns:
-        [N, D] float32, not normalised.
+        Features of NumPy arrays [S, ...] float32, not normalised. No more than that and one batch is held.
     """
-    index_batches = sampling.sequential_batches(len(images), batch_size=batch_size)
-    pieces, waiting = [], None
+    index_batches = sampling.sequential_batches(len(samples.frames), batch_size=batch_size)
+    sample_of = np.repeat(np.arange(len(samples)), samples.counts)
+    totals, waiting = None, None
+
+    def add(place: int, found: Features) -> None:
+        nonlocal totals
+        found = jax.tree.map(np.asarray, found)
+        if totals is None:
+            totals = jax.tree.map(lambda part: np.zeros((len(samples), *part.shape[1:]), np.float32), found)
+        owners = sample_of[place * batch_size : (place + 1) * batch_size]
+        firsts = np.flatnonzero(np.diff(owners, prepend=-1))
+        for total, part in zip(jax.tree.leaves(totals), jax.tree.leaves(found)):
+            total[owners[firsts]] += np.add.reduceat(part[: len(owners)], firsts)
+
     with ProgressBar(len(index_batches) * batch_size, description, unit="images") as bar:
-        for batch in device_batches(images, index_batches, mesh):
-            embeddings = embed_step(variables, batch)
+        for place, batch in enumerate(device_batches(images, samples.frames[index_batches], mesh)):
+            features = embed_step(variables, batch)
             # Fetching the previous result only now lets the device work on this one meanwhile.
             if waiting is not None:
-                pieces.append(np.asarray(waiting))
-            waiting = embeddings
+                add(*waiting)
+            waiting = place, features
             bar.update(batch_size)
-        pieces.append(np.asarray(waiting))
-    return np.concatenate(pieces)[: len(images)]
+        add(*waiting)
+    return jax.tree.map(lambda total: total / samples.counts.reshape(-1, *[1] * (total.ndim - 1)).astype(np.float32), totals)
+
+
+def l2_normalized(features: Features | np.ndarray) -> Features | np.ndarray:
+    """Returns features, or an array [..., D] of them, with every vector divided by its norm."""
+    return jax.tree.map(lambda part: part / np.maximum(np.linalg.norm(part, axis=-1, keepdims=True), 1e-12), features)

@@ -51,3 +51,78 @@ def batch_hard_triplet(
     losses = jax.nn.softplus(gap) if soft_margin else jax.nn.relu(margin + gap)
     losses = jnp.where(has_negative, losses, 0.0)
     return jnp.mean(losses) if reduction == "mean" else jnp.sum(losses)
+
+
+def repelled(
+    embeddings: jax.Array,
+    labels: jax.Array,
+    table: jax.Array,
+    *,
+    temperature: float = 0.1,
+    num_classes: jax.Array | int | None = None,
+) -> jax.Array:
+    """Repelled loss: cross-entropy over the cosine similarities to a lookup table (BUC eq. 2, 3).
+
+    Args:
+        embeddings: [B, D] float, L2-normalised.
+        labels: [B] integer, 0..C-1.
+        table: [N, D] float, one row per class (`memory.LookupTable`); no gradient flows into it.
+        temperature: tau, greater than 0.
+        num_classes: C; rows from C on count for nothing. None: N.
+
+    Returns:
+        Scalar float32, the mean over the batch.
+
+    Raises:
+        ValueError: wrong shapes.
+    """
+    log_probabilities = _class_log_probabilities(embeddings, labels, table, temperature, num_classes)
+    return -jnp.mean(jnp.take_along_axis(log_probabilities, labels[:, None], axis=1))
+
+
+def softened(
+    embeddings: jax.Array,
+    labels: jax.Array,
+    reliable: jax.Array,
+    table: jax.Array,
+    *,
+    own_weight: float = 0.6,
+    temperature: float = 0.1,
+) -> jax.Array:
+    """Softened cross-entropy: a part of the target goes to the k reliable classes (SSL eq. 3, 4).
+
+    With own_weight 1, or with the own class in all k places, it is the repelled loss.
+
+    Args:
+        embeddings: [B, D] float, L2-normalised.
+        labels: [B] integer, 0..N-1, the own classes.
+        reliable: [B, k] integer, 0..N-1, the reliable classes.
+        table: [N, D] float; see `repelled`.
+        own_weight: lambda, the own class's share, 0..1.
+        temperature: tau, greater than 0.
+
+    Returns:
+        Scalar float32, the mean over the batch.
+
+    Raises:
+        ValueError: wrong shapes.
+    """
+    if reliable.ndim != 2 or len(reliable) != len(labels) or not reliable.shape[1]:
+        raise ValueError(f"reliable must be [B, k] with B = {len(labels)} and k >= 1, got {reliable.shape}")
+    log_probabilities = _class_log_probabilities(embeddings, labels, table, temperature)
+    own = jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)[:, 0]
+    others = jnp.mean(jnp.take_along_axis(log_probabilities, reliable, axis=1), axis=1)
+    return -jnp.mean(own_weight * own + (1 - own_weight) * others)
+
+
+def _class_log_probabilities(embeddings, labels, table, temperature, num_classes=None):
+    """Returns log p(c | x) [B, N] float32; -inf for classes that are not in use."""
+    if embeddings.ndim != 2 or labels.shape != embeddings.shape[:1]:
+        raise ValueError(f"embeddings must be [B, D] and labels [B], got {embeddings.shape} and {labels.shape}")
+    if table.ndim != 2 or table.shape[1] != embeddings.shape[1]:
+        raise ValueError(f"table must be [N, D] with D = {embeddings.shape[1]}, got {table.shape}")
+    table = jax.lax.stop_gradient(table)
+    logits = jnp.matmul(embeddings, table.T, precision=jax.lax.Precision.HIGHEST) / temperature
+    if num_classes is not None:
+        logits = jnp.where(jnp.arange(len(table)) < num_classes, logits, -jnp.inf)
+    return jax.nn.log_softmax(logits.astype(jnp.float32), axis=1)

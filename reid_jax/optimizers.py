@@ -1,12 +1,24 @@
 """Optimizers with torch's arithmetic, so that the papers' learning rates and decays mean what they meant there."""
 
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 import optax
 
 from reid_jax import types
 
 
 def make_optimizer(
-    name: str, learning_rate: optax.ScalarOrSchedule, *, weight_decay: float, momentum: float = 0.9, nesterov: bool = False
+    name: str,
+    learning_rate: optax.ScalarOrSchedule,
+    *,
+    weight_decay: float,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    rate_factors: Mapping[str, float] | None = None,
+    settable: bool = False,
 ) -> optax.GradientTransformation:
     """Builds SGD or Adam with the weight decay added to the gradient (L2, as torch's are; not decoupled).
 
@@ -16,6 +28,9 @@ def make_optimizer(
         weight_decay: times the parameter is added to its gradient; applies to every parameter, as in torch.
         momentum: of SGD.
         nesterov: of SGD.
+        rate_factors: for parameters whose path ("backbone/conv1/kernel") begins with a key, what their rate is
+            multiplied by, as torch's parameter groups do; the longest key counts. 0 freezes them.
+        settable: keep the rate, a number, in the optimizer's state, where `with_learning_rate` can change it.
 
     Raises:
         UserError: unknown name, or a negative rate or decay.
@@ -25,12 +40,23 @@ def make_optimizer(
     if not weight_decay >= 0:
         raise types.UserError(f"weight_decay must be at least 0, got {weight_decay}")
     if name == "sgd":
-        update = optax.sgd(learning_rate, momentum=momentum or None, nesterov=nesterov)
+        direction = optax.trace(momentum, nesterov=nesterov) if momentum else optax.identity()
     elif name == "adam":
-        update = optax.adam(learning_rate)
+        direction = optax.scale_by_adam()
     else:
         raise types.UserError(f"optimizer must be 'sgd' or 'adam', got {name!r}")
-    return optax.chain(optax.add_decayed_weights(weight_decay), update)
+    scale = optax.inject_hyperparams(optax.scale_by_learning_rate) if settable else optax.scale_by_learning_rate
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay),
+        direction,
+        scale(learning_rate),
+        _scale_by_path(rate_factors or {}),
+    )
+
+
+def with_learning_rate(opt_state: optax.OptState, learning_rate: float) -> optax.OptState:
+    """Returns the state of a `settable` optimizer with another learning rate."""
+    return optax.tree_utils.tree_set(opt_state, learning_rate=jnp.asarray(learning_rate, jnp.float32))
 
 
 def step_schedule(learning_rate: float, *, drop_every: int, factor: float = 0.1) -> optax.Schedule:
@@ -38,3 +64,17 @@ def step_schedule(learning_rate: float, *, drop_every: int, factor: float = 0.1)
     if drop_every == 0:
         return optax.constant_schedule(learning_rate)
     return optax.exponential_decay(learning_rate, drop_every, factor, staircase=True)
+
+
+def _scale_by_path(factors: Mapping[str, float]) -> optax.GradientTransformation:
+    """Multiplies each update by the factor of the longest key that its path begins with."""
+    if not factors:
+        return optax.identity()
+    longest_first = sorted(factors, key=len, reverse=True)
+
+    def scale(path: tuple[Any, ...], update: jax.Array) -> jax.Array:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        key = next((key for key in longest_first if name.startswith(key)), None)
+        return update if key is None else update * factors[key]
+
+    return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(scale, updates))

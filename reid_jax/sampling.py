@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from reid_jax.data.samples import Samples
+
 
 def pk_batches(
     rng: np.random.Generator, pseudo_labels: np.ndarray, *, num_ids: int, num_instances: int
@@ -68,3 +70,38 @@ def sequential_batches(num_items: int, *, batch_size: int) -> np.ndarray:
     """Returns [steps, B] int64: 0..N-1 in order, the last batch filled up with repeats of its last item."""
     steps = -(-num_items // batch_size)
     return np.minimum(np.arange(steps * batch_size), num_items - 1).reshape(steps, batch_size)
+
+
+def draw_frames(
+    rng: np.random.Generator, samples: Samples, index_batches: np.ndarray, *, num_frames: int
+) -> np.ndarray:
+    """Draws T frames of every sample in the batches, in the order of time.
+
+    A sample's frames are drawn without replacement, or with replacement where it has fewer than T.
+
+    Args:
+        rng: the generator to draw from; nothing is drawn where every sample has one frame and T is 1.
+        samples: S samples.
+        index_batches: [steps, B] integer, indices of samples.
+        num_frames: T, at least 1.
+
+    Returns:
+        [steps, B * T] int64 indices of images, the T frames of a sample next to each other.
+
+    Raises:
+        ValueError: T is less than 1.
+    """
+    if num_frames < 1:
+        raise ValueError(f"num_frames must be at least 1, got {num_frames}")
+    chosen = index_batches.reshape(-1)
+    starts, counts = samples.starts[chosen], samples.counts[chosen]
+    if num_frames == 1 and samples.counts.max() == 1:
+        places = np.zeros((len(chosen), 1), np.int64)
+    else:
+        places = rng.integers(0, counts[:, None], (len(chosen), num_frames))
+        for count in np.unique(counts[counts >= num_frames]):
+            long = counts == count
+            shuffled = rng.permuted(np.tile(np.arange(count), (long.sum(), 1)), axis=1)
+            places[long] = shuffled[:, :num_frames]
+        places.sort(axis=1)
+    return samples.frames[starts[:, None] + places].reshape(len(index_batches), -1)

@@ -24,12 +24,14 @@ class TrainState(NamedTuple):
         params: the model's parameters.
         batch_stats: the batch norms' running statistics.
         opt_state: the optimizer's state.
+        memory: what the loss remembers between batches, such as a lookup table; () for most losses.
     """
 
     step: jax.Array
     params: PyTree
     batch_stats: PyTree
     opt_state: optax.OptState
+    memory: PyTree = ()
 
     @property
     def variables(self) -> dict[str, PyTree]:
@@ -37,52 +39,70 @@ class TrainState(NamedTuple):
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
-TrainStep = Callable[[TrainState, jax.Array, jax.Array, jax.Array], tuple[TrainState, jax.Array]]
+TrainStep = Callable[[TrainState, jax.Array, jax.Array, PyTree], tuple[TrainState, jax.Array]]
+
+# Folded into the run's key: a stream that no step number, folded in for augmentation, can meet.
+_DROPOUT_STREAM = 2**32 - 1
 
 
-def init_train_state(variables: dict[str, PyTree], optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+def init_train_state(
+    variables: dict[str, PyTree], optimizer: optax.GradientTransformation, mesh: Mesh, *, memory: PyTree = ()
+) -> TrainState:
     """Returns the state before the first step, copied to every device of the mesh."""
     params = variables["params"]
-    state = TrainState(jnp.int32(0), params, variables.get("batch_stats", {}), optimizer.init(params))
+    state = TrainState(jnp.int32(0), params, variables.get("batch_stats", {}), optimizer.init(params), memory)
     # The step gives its state's memory up; the caller's variables must not be part of it.
     return sharding.put_replicated(mesh, jax.tree.map(jnp.copy, state))
 
 
+def keep_memory(memory: PyTree, outputs: Any, targets: PyTree) -> PyTree:
+    """Returns the memory as it is: of losses that remember nothing."""
+    del outputs, targets
+    return memory
+
+
 def make_train_step(
     model: nn.Module,
-    loss_fn: Callable[[Any, jax.Array], jax.Array],
+    loss_fn: Callable[[Any, PyTree, PyTree], jax.Array],
     optimizer: optax.GradientTransformation,
     augment: Callable[[jax.Array, jax.Array], jax.Array],
     mesh: Mesh,
+    *,
+    update_memory: Callable[[PyTree, Any, PyTree], PyTree] = keep_memory,
 ) -> TrainStep:
-    """Builds the jitted step (state, key, images, labels) -> (state, loss).
+    """Builds the jitted step (state, key, images, targets) -> (state, loss).
 
     The loss and the batch norms are those of the global batch, however many devices share it. The old state's
     memory is given to the new one.
 
     Args:
-        model: called as `model.apply(variables, images, train=True, mutable=["batch_stats"])`.
-        loss_fn: (the model's outputs, labels [B]) -> scalar.
+        model: called as `model.apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": key})`.
+        loss_fn: (the model's outputs, targets, memory) -> scalar.
         optimizer: its state is in the train state.
         augment: (key, uint8 images) -> normalised float images; the key is folded with the step.
-        mesh: the devices; images [B, H, W, 3] uint8 and labels [B] int32 come split over it.
+        mesh: the devices; images [B * T, H, W, 3] uint8 and targets [B, ...] come split over it.
+        update_memory: (memory, the model's outputs, targets) -> memory, after the loss; no gradient goes through it.
 
     Returns:
         The step; the same key may be given to all steps of a run.
     """
 
-    def train_step(state: TrainState, key: jax.Array, images: jax.Array, labels: jax.Array):
+    def train_step(state: TrainState, key: jax.Array, images: jax.Array, targets: PyTree):
         inputs = augment(jax.random.fold_in(key, state.step), images)
+        dropout_key = jax.random.fold_in(jax.random.fold_in(key, _DROPOUT_STREAM), state.step)
 
         def loss_of(params):
             variables = {"params": params, "batch_stats": state.batch_stats}
-            outputs, updated = model.apply(variables, inputs, train=True, mutable=["batch_stats"])
-            return loss_fn(outputs, labels), updated.get("batch_stats", {})
+            outputs, updated = model.apply(
+                variables, inputs, train=True, mutable=["batch_stats"], rngs={"dropout": dropout_key}
+            )
+            return loss_fn(outputs, targets, state.memory), (outputs, updated.get("batch_stats", {}))
 
-        (loss, batch_stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        (loss, (outputs, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, batch_stats, opt_state), loss
+        memory = update_memory(state.memory, outputs, targets)
+        return TrainState(state.step + 1, params, batch_stats, opt_state, memory), loss
 
     whole, split = sharding.replicated(mesh), sharding.batch_sharded(mesh)
     return jax.jit(
@@ -95,20 +115,20 @@ def train_epoch(
     state: TrainState,
     key: jax.Array,
     batches: Iterator[jax.Array],
-    labels: np.ndarray,
+    targets: PyTree,
     mesh: Mesh,
     *,
     description: str = "training",
 ) -> tuple[TrainState, np.ndarray]:
-    """Runs one train step per row of labels.
+    """Runs one train step per row of the targets.
 
     Args:
         train_step: from `make_train_step`.
         state: the state before; its memory is given up.
         key: jax PRNG key, the same for the whole run.
-        batches: yields images [B, H, W, 3] uint8 on the mesh; only the epoch's are taken, so that reading ahead
+        batches: yields images [B * T, H, W, 3] uint8 on the mesh; only the epoch's are taken, so that reading ahead
             goes on over the border to the next epoch.
-        labels: [steps, B] integer, of each batch's images.
+        targets: host arrays [steps, B, ...] integer, of each batch's samples: the labels, or a pytree of such.
         mesh: the devices.
         description: for the progress bar.
 
@@ -120,9 +140,11 @@ def train_epoch(
     """
     key = sharding.put_replicated(mesh, key)
     first_step, losses = int(state.step), []
-    with ProgressBar(len(labels), description, unit="steps") as bar:
-        for batch_labels, images in zip(labels, batches):  # labels first: zip must not take a batch too many
-            state, loss = train_step(state, key, images, sharding.put_batch(mesh, batch_labels.astype(np.int32)))
+    num_steps = len(jax.tree.leaves(targets)[0])
+    with ProgressBar(num_steps, description, unit="steps") as bar:
+        for index, images in zip(range(num_steps), batches):  # range first: zip must not take a batch too many
+            batch_targets = jax.tree.map(lambda rows: rows[index].astype(np.int32), targets)
+            state, loss = train_step(state, key, images, sharding.put_batch(mesh, batch_targets))
             losses.append(loss)
             # Two steps in flight keep the device busy; more would only hold their batches in memory.
             if len(losses) > 2:

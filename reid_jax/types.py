@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 # Market-1501's conventions, kept for every data set: a junk detection, an image nobody labelled, a camera
 # or tracklet that is not known are all -1; 0 is a real detection of nobody in the query set.
@@ -19,12 +20,12 @@ class NonFiniteLossError(RuntimeError):
 
 
 class Features(NamedTuple):
-    """What a model makes of a batch of images.
+    """What a model makes of a batch of images, or of N samples.
 
     Attributes:
-        embeddings: [B, D] float32, the pooled feature; not normalised.
+        embeddings: [B, D] float32, the pooled feature; not normalised unless said so.
         stripes: [B, S, D] float32, one pooled feature per horizontal stripe, or None without stripes.
     """
 
-    embeddings: jax.Array
-    stripes: jax.Array | None = None
+    embeddings: jax.Array | np.ndarray
+    stripes: jax.Array | np.ndarray | None = None

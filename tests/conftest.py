@@ -12,6 +12,14 @@ from absl import flags  # noqa: E402
 flags.FLAGS.mark_as_parsed()
 
 
+@pytest.fixture
+def own_backbone(monkeypatch):
+    """Makes tests/data/own_backbone.py importable."""
+    import tiny_runs
+
+    monkeypatch.syspath_prepend(tiny_runs.OWN_BACKBONE)
+
+
 @pytest.fixture(scope="session")
 def meshes():
     """Meshes over 1 and over 8 devices."""
@@ -46,4 +54,41 @@ def prepared(tmp_path_factory):
     root = tmp_path_factory.mktemp("prepared")
     source = write_market_folder(root / "source")
     prepare.prepare("market1501", source=source, data_dir=root / "data", name="tiny", progress=False)
+    return root / "data"
+
+
+def write_tracklet_folder(root, *, num_ids=4, num_cameras=2, num_frames=3, height=24, width=12, seed=0):
+    """Writes root/index.csv and tiny noise frames: every identity has a tracklet in each camera, per split."""
+    import csv
+
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    root.mkdir(parents=True)
+    rows, tracklet = [], 0
+    for split, first in (("train", 1), ("query", 101), ("gallery", 101)):
+        for pid in range(first, first + num_ids):
+            colour = np.random.default_rng([seed, pid]).integers(0, 200, 3)
+            for camera in range(1 if split == "query" else num_cameras):
+                # Tracklets of different lengths.
+                for frame in range(num_frames + (pid + camera) % 3):
+                    pixels = colour + rng.integers(0, 56, (height, width, 3))
+                    name = f"{split}_{pid:04d}_{tracklet:03d}_{frame:02d}.png"
+                    Image.fromarray(pixels.astype(np.uint8)).save(root / name)
+                    rows.append([name, pid, camera + (split == "gallery"), tracklet, split])
+                tracklet += 1
+    with open(root / "index.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["path", "pid", "camid", "tracklet", "split"], *rows])
+    return root
+
+
+@pytest.fixture(scope="session")
+def prepared_tracklets(tmp_path_factory):
+    """A data_dir with "walks": 8 train, 4 query and 8 gallery tracklets of 3 to 5 frames of 24 x 12 pixels."""
+    from data_prep import prepare
+
+    root = tmp_path_factory.mktemp("prepared_tracklets")
+    source = write_tracklet_folder(root / "source")
+    prepare.prepare("folder", source=source, data_dir=root / "data", name="walks", progress=False)
     return root / "data"

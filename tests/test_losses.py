@@ -72,3 +72,104 @@ def test_errors():
         losses.batch_hard_triplet(jnp.ones((4, 2)), jnp.ones(3))
     with pytest.raises(ValueError, match="'mean' or 'sum', got 'none'"):
         losses.batch_hard_triplet(jnp.ones((4, 2)), jnp.ones(4), reduction="none")
+
+
+RNG = np.random.default_rng(5)
+TABLE = RNG.normal(size=(9, 4))
+TABLE /= np.linalg.norm(TABLE, axis=1, keepdims=True)
+TABLE[7] = 0  # not seen yet
+VECTORS = RNG.normal(size=(5, 4))
+VECTORS /= np.linalg.norm(VECTORS, axis=1, keepdims=True)
+CLASSES = np.array([0, 3, 3, 6, 1])
+RELIABLE = np.array([[1, 2], [3, 0], [5, 5], [7, 8], [0, 4]])
+
+
+def plain_softened(vectors, reliable, own_weight, temperature, num_classes):
+    """SSL eq. (1), (3), (4) with loops, in float64."""
+    total = 0.0
+    for vector, label, others in zip(vectors, CLASSES, reliable):
+        scores = np.exp(TABLE[:num_classes] @ vector / temperature)
+        log_p = np.log(scores / scores.sum())
+        total -= own_weight * log_p[label] + (1 - own_weight) / len(others) * sum(log_p[other] for other in others)
+    return total / len(vectors)
+
+
+def finite_differences(function, x, step=1e-6):
+    gradient = np.zeros_like(x)
+    for place in np.ndindex(x.shape):
+        up, down = x.copy(), x.copy()
+        up[place] += step
+        down[place] -= step
+        gradient[place] = (function(up) - function(down)) / (2 * step)
+    return gradient
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.0])
+@pytest.mark.parametrize("own_weight", [1.0, 0.6, 0.0])
+def test_softened_equals_its_definition_and_so_does_its_gradient(own_weight, temperature):
+    def plain(vectors):
+        return plain_softened(vectors, RELIABLE, own_weight, temperature, 9)
+
+    def ours(vectors):
+        return losses.softened(vectors, CLASSES, RELIABLE, TABLE, own_weight=own_weight, temperature=temperature)
+
+    vectors = jnp.float32(VECTORS)
+    assert float(ours(vectors)) == pytest.approx(plain(VECTORS), rel=1e-5)
+    np.testing.assert_allclose(jax.grad(ours)(vectors), finite_differences(plain, VECTORS), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_classes", [None, 8, 7])
+def test_repelled_equals_its_definition_and_so_does_its_gradient(num_classes):
+    def plain(vectors):
+        return plain_softened(vectors, CLASSES[:, None], 1.0, 0.1, num_classes or 9)
+
+    def ours(vectors):
+        return losses.repelled(vectors, CLASSES, TABLE, temperature=0.1, num_classes=num_classes)
+
+    vectors = jnp.float32(VECTORS)
+    assert float(ours(vectors)) == pytest.approx(plain(VECTORS), rel=1e-5)
+    np.testing.assert_allclose(jax.grad(ours)(vectors), finite_differences(plain, VECTORS), rtol=1e-3, atol=1e-5)
+
+
+def test_repelled_by_hand():
+    # An empty table of 4 classes knows nothing: log 4. With one row seen: exp(1) of exp(1) + 3.
+    vectors, labels = jnp.array([[1.0, 0.0]]), jnp.array([0])
+    assert float(losses.repelled(vectors, labels, jnp.zeros((4, 2)))) == pytest.approx(np.log(4))
+    table = jnp.zeros((4, 2)).at[0, 0].set(1.0)
+    expected = -np.log(np.e / (np.e + 3))
+    assert float(losses.repelled(vectors, labels, table, temperature=1.0)) == pytest.approx(expected)
+
+
+def test_hard_labels_are_a_special_case_of_softened():
+    repelled = float(losses.repelled(VECTORS, CLASSES, TABLE))
+    own = np.repeat(CLASSES[:, None], 3, axis=1)
+    assert float(losses.softened(VECTORS, CLASSES, own, TABLE, own_weight=0.6)) == pytest.approx(repelled, rel=1e-5)
+    assert float(losses.softened(VECTORS, CLASSES, RELIABLE, TABLE, own_weight=1.0)) == pytest.approx(repelled, rel=1e-5)
+
+
+def test_no_gradient_flows_into_the_table():
+    for loss in (
+        lambda table: losses.repelled(VECTORS, CLASSES, table),
+        lambda table: losses.softened(VECTORS, CLASSES, RELIABLE, table),
+    ):
+        np.testing.assert_array_equal(jax.grad(loss)(jnp.float32(TABLE)), np.zeros_like(TABLE))
+
+
+def test_lookup_losses_have_finite_gradients_at_identical_embeddings():
+    same = jnp.ones((4, 3)) / np.sqrt(3)
+    labels, reliable = jnp.arange(4), jnp.array([[1], [2], [3], [0]])
+    for table in (jnp.zeros((4, 3)), same):
+        gradients = (
+            jax.grad(losses.repelled)(same, labels, table, num_classes=4),
+            jax.grad(losses.softened)(same, labels, reliable, table),
+        )
+        assert all(bool(jnp.isfinite(gradient).all()) for gradient in gradients)
+
+
+def test_lookup_losses_refuse_wrong_shapes():
+    with pytest.raises(ValueError, match=r"table must be \[N, D\] with D = 4, got \(9, 3\)"):
+        losses.repelled(VECTORS, CLASSES, TABLE[:, :3])
+    with pytest.raises(ValueError, match=r"embeddings must be \[B, D\] and labels \[B\]"):
+        losses.repelled(VECTORS, CLASSES[:3], TABLE)
+    with pytest.raises(ValueError, match=r"reliable must be \[B, k\] with B = 5 and k >= 1, got \(5,\)"):
+        losses.softened(VECTORS, CLASSES, CLASSES, TABLE)

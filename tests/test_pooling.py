@@ -55,3 +55,9 @@ def test_one_stripe_is_the_average(feature_map):
 def test_stripes_must_divide_the_height(feature_map, num_stripes):
     with pytest.raises(types.UserError, match=f"height 6, got {num_stripes}"):
         pooling.stripe_pool(feature_map, num_stripes)
+
+
+def test_frame_mean_is_over_neighbours():
+    x = jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]])
+    np.testing.assert_allclose(pooling.frame_mean(x, 2), [[2.0, 3.0], [6.0, 7.0]])
+    assert pooling.frame_mean(x, 1) is x

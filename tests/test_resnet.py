@@ -148,3 +148,39 @@ def test_fields_are_checked(fields):
     (name,) = fields
     with pytest.raises(types.UserError, match=name):
         resnet.ResNet(**{"stage_sizes": (1, 1), "block": "basic", **fields})
+
+
+def test_the_cifar_stem_keeps_the_resolution():
+    model = resnet.resnet18(width=4, stem="cifar")
+    images = jnp.zeros((1, 32, 32, 3))
+    variables = model.init(jax.random.key(0), images, train=False)
+    assert model.apply(variables, images, train=False).shape == (1, 4, 4, 32)
+    assert variables["params"]["conv1"]["kernel"].shape == (3, 3, 3, 4)
+
+
+def test_frozen_stages_learn_nothing_and_keep_their_statistics():
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 32, 32, 3)), jnp.float32)
+    model = resnet.resnet18(width=4, frozen_stages=2)
+    variables = model.init(jax.random.key(0), images, train=False)
+
+    def total(params):
+        map_, updated = model.apply({**variables, "params": params}, images, train=True, mutable=["batch_stats"])
+        return jnp.sum(map_**2), updated["batch_stats"]
+
+    gradients, statistics = jax.grad(total, has_aux=True)(variables["params"])
+    frozen = resnet.frozen_prefixes(2)
+    for name in variables["params"]:
+        is_frozen = f"{name}/".startswith(frozen)
+        assert is_frozen == (name in ("conv1", "bn1", "layer1_0", "layer1_1", "layer2_0", "layer2_1"))
+        assert any(leaf.any() for leaf in jax.tree.leaves(gradients[name])) != is_frozen, name
+        if name in statistics:
+            same = jax.tree.map(lambda a, b: bool((a == b).all()), statistics[name], variables["batch_stats"][name])
+            assert all(jax.tree.leaves(same)) == is_frozen, name
+    assert resnet.frozen_prefixes(0) == ()
+
+
+def test_stem_and_frozen_stages_are_checked():
+    with pytest.raises(types.UserError, match="stem must be one of imagenet, cifar, got 'tiny'"):
+        resnet.resnet18(stem="tiny")
+    with pytest.raises(types.UserError, match="frozen_stages must be in 0..4, the number of stages, got 5"):
+        resnet.resnet18(frozen_stages=5)

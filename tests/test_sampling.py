@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from reid_jax import sampling
+from reid_jax.data.samples import Samples
 
 
 def draw(labels, seed=0, **options):
@@ -70,3 +71,43 @@ def test_shuffled_batches_show_every_labelled_image_once():
 
 def test_sequential_batches_repeat_the_last_item():
     assert sampling.sequential_batches(5, batch_size=3).tolist() == [[0, 1, 2], [3, 4, 4]]
+
+
+def make_samples(counts):
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    every = np.zeros(len(counts), np.int64)
+    return Samples(np.arange(starts[-1]) + 100, starts, every, every, every.astype(str))
+
+
+def test_frames_are_drawn_from_their_own_sample():
+    samples = make_samples([1, 3, 8, 8])
+    index_batches = np.array([[3, 1], [0, 2]])
+    frames = sampling.draw_frames(np.random.default_rng(0), samples, index_batches, num_frames=4)
+    assert frames.shape == (2, 8)
+    for sample, drawn in zip([3, 1, 0, 2], frames.reshape(4, 4)):
+        own = samples.frames[samples.starts[sample] : samples.starts[sample + 1]]
+        assert np.isin(drawn, own).all() and (np.diff(drawn) >= 0).all()
+        # Without replacement where there are enough.
+        assert len(own) < 4 or len(np.unique(drawn)) == 4
+
+
+def test_every_frame_is_drawn_equally_often():
+    samples = make_samples([6, 2])
+    index_batches = np.tile([0, 1], (3000, 1))
+    frames = sampling.draw_frames(np.random.default_rng(0), samples, index_batches, num_frames=3)
+    counts = np.bincount(frames.ravel() - 100)
+    np.testing.assert_allclose(counts[:6] / 3000, 0.5, atol=0.04)
+    np.testing.assert_allclose(counts[6:] / 3000, 1.5, atol=0.06)
+
+
+def test_images_draw_nothing():
+    rng = np.random.default_rng(0)
+    index_batches = np.array([[2, 0], [1, 1]])
+    frames = sampling.draw_frames(rng, make_samples([1, 1, 1]), index_batches, num_frames=1)
+    np.testing.assert_array_equal(frames, index_batches + 100)
+    assert rng.random() == np.random.default_rng(0).random()
+
+
+def test_draw_frames_errors():
+    with pytest.raises(ValueError, match="num_frames must be at least 1, got 0"):
+        sampling.draw_frames(np.random.default_rng(0), make_samples([1]), np.array([[0]]), num_frames=0)

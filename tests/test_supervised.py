@@ -2,42 +2,24 @@
 
 import json
 import os
-import pathlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import tiny_runs
+from tiny_runs import ROOT
 
 from experiments import setup_run, supervised
 from experiments.configs import supervised as supervised_config
 from reid_jax import types
 
-ROOT = pathlib.Path(__file__).parent.parent
-OVERRIDES = {
-    "data.dataset": "tiny",
-    "data.height": 24,
-    "data.width": 12,
-    "model.backbone": "own_backbone:Backbone",
-    "evaluation.batch_size": 8,
-    "train.num_iterations": 2,
-    "train.num_epochs": 3,
-    "train.num_ids": 4,
-    "train.num_instances": 2,
-    "augment.padding": 2,
-}
+OVERRIDES = tiny_runs.PK_OVERRIDES | {"train.num_iterations": 2, "train.num_epochs": 3}
+pytestmark = pytest.mark.usefixtures("own_backbone")
 
 
-@pytest.fixture(autouse=True)
-def own_backbone(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "tests" / "data")
-
-
-def make_config(data_dir, **overrides):
-    config = supervised_config.get_config("synthetic")
-    flat = OVERRIDES | {"data.dir": str(data_dir)} | {key.replace("__", "."): v for key, v in overrides.items()}
-    config.update_from_flattened_dict(flat)
-    return config
+def make_config(data_dir, **more):
+    return tiny_runs.make_config(supervised_config.get_config, data_dir, OVERRIDES, **more)
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,14 @@ from flax import linen as nn
 from reid_jax import augment, features, losses, optimizers, train, types
 from reid_jax.data.batches import device_batches
 from reid_jax.data.images import CachedImages
+from reid_jax.data.samples import Samples
 from reid_jax.models.batch_norm import BatchNorm
 from reid_jax.models.reid import ReidModel
 
 IMAGES = CachedImages(np.random.default_rng(0).integers(0, 256, (40, 16, 8, 3), dtype=np.uint8))
 LABELS = np.repeat(np.arange(10), 4)
+EVERY = np.arange(41)
+SAMPLES = Samples(EVERY[:-1], EVERY, LABELS, LABELS, LABELS.astype(str))
 
 
 class Backbone(nn.Module):
@@ -31,7 +34,7 @@ def make(mesh, learning_rate=0.05):
     optimizer = optimizers.make_optimizer("sgd", learning_rate, weight_decay=5e-4)
     step = train.make_train_step(
         model,
-        lambda outputs, labels: losses.batch_hard_triplet(outputs.embeddings, labels),
+        lambda outputs, labels, memory: losses.batch_hard_triplet(outputs.embeddings, labels),
         optimizer,
         functools.partial(augment.augment, padding=2, erasing_probability=0.5),
         mesh,
@@ -82,7 +85,7 @@ def test_embeddings_come_in_index_order_on_any_mesh(meshes):
         variables = new_state().variables
         step = features.make_embed_step(model, mesh)
         for batch_size in (8, 16):
-            found.append(features.embed_images(step, variables, IMAGES, mesh, batch_size=batch_size))
+            found.append(features.embed_samples(step, variables, IMAGES, SAMPLES, mesh, batch_size=batch_size).embeddings)
         plain = model.apply(variables, augment.normalize(IMAGES.array), train=False).embeddings
         found.append(np.asarray(plain))
     assert all(each.shape == (40, 8) for each in found)

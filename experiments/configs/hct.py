@@ -29,6 +29,7 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.train.num_epochs = 8 if small else 60  # per iteration; an epoch shows every cluster once (Table 3)
     config.train.num_ids = 16  # P: clusters per batch
     config.train.num_instances = 4  # K: images per cluster in a batch
+    config.train.num_frames = shared.num_frames(config.data.dataset)  # drawn from each tracklet; 1 for images
     config.train.optimizer = "sgd"  # "sgd" | "adam"
     config.train.learning_rate = 0.01 if small else 6e-5
     config.train.momentum = 0.9

@@ -12,9 +12,13 @@ PERSON_DATASETS = (
     "msmt17",
     "folder",
 )
+# One sample is a tracklet of frames.
+VIDEO_DATASETS = ("mars", "dukemtmc_videoreid", "synthetic_video")
 # Trained from random weights on a CPU within minutes.
-SMALL_DATASETS = ("synthetic", "coil100")
-DATASETS = SMALL_DATASETS + PERSON_DATASETS
+SMALL_DATASETS = ("synthetic", "coil100", "synthetic_video")
+CIFAR10 = "cifar10"  # images of 10 classes (BUC sec. 4.6)
+DATASETS = tuple(dict.fromkeys((*SMALL_DATASETS, *PERSON_DATASETS, *VIDEO_DATASETS, CIFAR10)))
+_SIZES = {"synthetic": (128, 64), "synthetic_video": (128, 64), "coil100": (64, 64), CIFAR10: (32, 32)}
 
 
 def base_config(dataset: str) -> ml_collections.ConfigDict:
@@ -39,11 +43,20 @@ def base_config(dataset: str) -> ml_collections.ConfigDict:
     return config
 
 
+def num_frames(dataset: str) -> int:
+    """Frames drawn from each training tracklet: 16 in BUC's code, fewer of the short synthetic ones; 1 for images."""
+    if dataset not in VIDEO_DATASETS:
+        return 1
+    return 4 if dataset in SMALL_DATASETS else 16
+
+
 def _data_config(dataset: str) -> ml_collections.ConfigDict:
     data = ml_collections.ConfigDict()
     data.dataset = dataset  # the prepared data set's name (data_prep/prepare.py --name)
     data.dir = "data"  # where data_prep/prepare.py put it (--data_dir)
-    data.height, data.width = {"synthetic": (128, 64), "coil100": (64, 64)}.get(dataset, (256, 128))  # pixels
+    data.height, data.width = _SIZES.get(dataset, (256, 128))  # pixels
+    data.tracklets = dataset in VIDEO_DATASETS  # a sample is a tracklet of frames, not an image
+    data.max_frames = 900  # of longer tracklets so many are used, evenly spaced (BUC's code)
     data.cache_dir = ""  # decoded images; empty: the folder cache in data.dir
     data.cache_gib = 16.0  # a split that needs more than this decoded is streamed from its files instead
     data.num_workers = -1  # processes that decode; -1: one per core for large splits, none for small ones
@@ -51,15 +64,17 @@ def _data_config(dataset: str) -> ml_collections.ConfigDict:
 
 
 def _model_config(dataset: str) -> ml_collections.ConfigDict:
-    small = dataset in SMALL_DATASETS
+    small, cifar = dataset in SMALL_DATASETS, dataset == CIFAR10
     model = ml_collections.ConfigDict()
-    model.backbone = "resnet18" if small else "resnet50"  # "resnet18" | "resnet34" | "resnet50" | "module:Class"
+    model.backbone = "resnet18" if small or cifar else "resnet50"  # "resnet18" | "resnet34" | "resnet50" | "module:Class"
     model.width = 16 if small else 64  # channels of the first stage; 64 as published
     # 1 keeps the last feature map of small images large enough for CPUs; the papers are silent, 2 as published.
     model.last_stride = 1 if small else 2
+    model.stem = "cifar" if cifar else "imagenet"  # "cifar": 3x3 convolution without pooling, for tiny images
+    model.frozen_stages = 0  # 2: the stem, layer1 and layer2 stay as the weights have them
     model.pooling = "avg"  # "avg" | "gem"
     model.bn_group_size = 0  # images per batch-norm group; 0 = the whole batch. 16 imitates 4 cards at batch 64
     model.dtype = "float32"  # of the activations: "float32" | "bfloat16"; everything else stays float32
-    model.weights = "" if small else f"weights/{model.backbone}.npz"  # data_prep/port_resnet.py; empty: random
+    model.weights = "" if small or cifar else f"weights/{model.backbone}.npz"  # data_prep/port_resnet.py; empty: random
     model.checkpoint = ""  # a run directory to start from, in place of weights
     return model

@@ -11,7 +11,11 @@ from reid_jax import types
 
 
 def calibrate_batch_norm(
-    model: nn.Module, variables: Mapping[str, Any], batches: Iterable[jax.Array]
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    batches: Iterable[jax.Array],
+    *,
+    rngs: Mapping[str, jax.Array] | None = None,
 ) -> dict[str, Any]:
     """Sets the running statistics to the mean over the batches of each batch's statistics.
 
@@ -19,10 +23,11 @@ def calibrate_batch_norm(
     stay as they are. The same batches give the same statistics, bit for bit on CPU.
 
     Args:
-        model: called as `model.apply(variables, images, train=True, mutable=["batch_stats"])`. Its batch norms must
+        model: called as `model.apply(variables, images, train=True, mutable=["batch_stats"], rngs=rngs)`. Its batch norms must
             move every running statistic r to m r + (1 - m) s, of any momentum m below 1 (Flax's own do as well).
         variables: the model's; those of a model without batch norms are returned as they are.
         batches: of images [B, H, W, 3] float, normalised, all of one shape (each new shape compiles anew).
+        rngs: PRNG keys by name, for models that draw in training (dropout); every batch has the same.
 
     Returns:
         The variables with the measured statistics.
@@ -40,7 +45,7 @@ def calibrate_batch_norm(
     def add_statistics(weights, total, images):
         def updated(running):
             return model.apply(
-                {**weights, "batch_stats": running}, images, train=True, mutable=["batch_stats"]
+                {**weights, "batch_stats": running}, images, train=True, mutable=["batch_stats"], rngs=rngs
             )[1]["batch_stats"]
 
         # The update is linear in r: from r = 0 it gives (1 - m) s, and its derivative is m.

@@ -1,4 +1,4 @@
-"""What comes after the pooled feature: the BN neck and the classifier."""
+"""What comes after the pooled feature: the BN neck, the classifier and the embedding head."""
 
 import jax
 import jax.numpy as jnp
@@ -38,3 +38,30 @@ class Classifier(nn.Module):
         if self.use_bias:
             logits += self.param("bias", nn.initializers.zeros, (self.num_classes,), jnp.float32)
         return logits
+
+
+class EmbeddingHead(nn.Module):
+    """The vectors that a lookup table is made of: linear, batch norm, L2 normalisation, dropout (BUC, SSL).
+
+    Attributes:
+        dim: D' of the result; 0 = as many as come in.
+        dropout: share of the components set to 0 in training, the others scaled up; the result is of norm 1 only
+            without it. The order is the reference code's.
+        bn_group_size: samples per batch-norm group; 0 = the whole batch.
+    """
+
+    dim: int = 0
+    dropout: float = 0.5
+    bn_group_size: int = 0
+
+    @nn.compact
+    def __call__(self, embeddings: jax.Array, *, train: bool) -> jax.Array:
+        """Maps embeddings [B, D] float to [B, D'] float32; training needs the PRNG "dropout"."""
+        dim = self.dim or embeddings.shape[-1]
+        # torch: kaiming_normal_(mode="fan_out"), whose gain is that of a ReLU.
+        kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+        x = nn.Dense(dim, kernel_init=kernel_init, name="linear")(embeddings.astype(jnp.float32))
+        x = BatchNorm(group_size=self.bn_group_size, name="bn")(x, train=train)
+        # Not x / max(|x|, eps): its gradient at 0 is not finite.
+        x = x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=1, keepdims=True) + 1e-12)
+        return nn.Dropout(self.dropout, deterministic=not train)(x)

@@ -59,3 +59,16 @@ def stripe_pool(x: jax.Array, num_stripes: int) -> jax.Array:
             "last_stride changes the map's"
         )
     return jnp.mean(x.reshape(batch, num_stripes, height // num_stripes, width, channels), axis=(2, 3))
+
+
+def frame_mean(x: jax.Array, num_frames: int) -> jax.Array:
+    """Returns each sample's mean over its frames.
+
+    Args:
+        x: [B * T, D] float, the T frames of a sample next to each other.
+        num_frames: T, 1 for images; static.
+
+    Returns:
+        [B, D] of the same dtype.
+    """
+    return x if num_frames == 1 else jnp.mean(x.reshape(-1, num_frames, x.shape[-1]), axis=1)

@@ -71,6 +71,7 @@ class Bottleneck(nn.Module):
 
 
 _BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
+_STEMS = ("imagenet", "cifar")
 
 
 class ResNet(nn.Module):
@@ -81,6 +82,10 @@ class ResNet(nn.Module):
         block: "basic" or "bottleneck".
         width: channels of the first stage's convolutions; they double with every stage.
         last_stride: of the last stage, 1 or 2; 1 keeps a map of twice the height and width.
+        stem: "imagenet", a 7x7 convolution of stride 2 and max pooling; or "cifar", a 3x3 convolution of stride 1,
+            for images of 32x32 pixels.
+        frozen_stages: the stem and this many stages keep their batch-norm statistics and get no gradient, 0 = none;
+            their weights stay only if the optimizer leaves those of `frozen_prefixes` alone, too.
         bn_group_size: images per batch-norm group; 0 = the whole batch.
         dtype: of the activations; parameters and batch-norm statistics are float32.
     """
@@ -89,6 +94,8 @@ class ResNet(nn.Module):
     block: str
     width: int = 64
     last_stride: int = 2
+    stem: str = "imagenet"
+    frozen_stages: int = 0
     bn_group_size: int = 0
     dtype: Any = jnp.float32
 
@@ -106,6 +113,12 @@ class ResNet(nn.Module):
             raise types.UserError(f"width must be at least 1, got {self.width}")
         if self.last_stride not in (1, 2):
             raise types.UserError(f"last_stride must be 1 or 2, got {self.last_stride}")
+        if self.stem not in _STEMS:
+            raise types.UserError(f"stem must be one of {', '.join(_STEMS)}, got {self.stem!r}")
+        if not 0 <= self.frozen_stages <= len(self.stage_sizes):
+            raise types.UserError(
+                f"frozen_stages must be in 0..{len(self.stage_sizes)}, the number of stages, got {self.frozen_stages}"
+            )
         if self.bn_group_size < 0:
             raise types.UserError(f"bn_group_size must be at least 0 (0 = the whole batch), got {self.bn_group_size}")
         super().__post_init__()
@@ -119,14 +132,17 @@ class ResNet(nn.Module):
             train: batch norm by the batch's statistics; static.
 
         Returns:
-            [B, h, w, C] of `dtype`; h = H / 32 and w = W / 32, rounded up, with four stages and last_stride 2.
+            [B, h, w, C] of `dtype`; h = H / 32 and w = W / 32, rounded up, with four stages, last_stride 2 and the
+            stem "imagenet"; 4 times that with "cifar".
         """
         conv = functools.partial(_conv, dtype=self.dtype)
         norm = functools.partial(BatchNorm, group_size=self.bn_group_size, dtype=self.dtype)
 
-        x = conv(self.width, 7, stride=2, name="conv1")(images)
-        x = nn.relu(norm(name="bn1")(x, train=train))
-        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        is_small = self.stem == "cifar"
+        x = conv(self.width, 3 if is_small else 7, stride=1 if is_small else 2, name="conv1")(images)
+        x = nn.relu(norm(name="bn1")(x, train=train and not self.frozen_stages))
+        if not is_small:
+            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         for stage, num_blocks in enumerate(self.stage_sizes):
             is_last = stage == len(self.stage_sizes) - 1
             stage_stride = 1 if stage == 0 else self.last_stride if is_last else 2
@@ -136,10 +152,19 @@ class ResNet(nn.Module):
                     stage_stride if index == 0 else 1,
                     conv,
                     norm,
-                    train,
+                    train and stage >= self.frozen_stages,
                     name=f"layer{stage + 1}_{index}",
                 )(x)
+            if stage + 1 == self.frozen_stages:
+                x = jax.lax.stop_gradient(x)
         return x
+
+
+def frozen_prefixes(frozen_stages: int) -> tuple[str, ...]:
+    """Returns what the names of the parameters begin with that `ResNet.frozen_stages` freezes."""
+    if not frozen_stages:
+        return ()
+    return ("conv1/", "bn1/", *(f"layer{stage + 1}_" for stage in range(frozen_stages)))
 
 
 def resnet18(**fields) -> ResNet:

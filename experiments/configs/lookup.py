@@ -1,0 +1,44 @@
+"""The fields that BUC and softened similarity share: head, lookup table, schedule, augmentation."""
+
+import ml_collections
+
+from experiments.configs import shared
+
+
+def add_training(config: ml_collections.ConfigDict) -> None:
+    """Adds head, memory, loss, train and augment to a config from `shared.base_config`."""
+    dataset = config.data.dataset
+    is_small, is_video = dataset in shared.SMALL_DATASETS, dataset in shared.VIDEO_DATASETS
+    # BUC's code freezes the stem, layer1 and layer2 for video; random weights must all be trained.
+    config.model.frozen_stages = 2 if is_video and not is_small else 0
+
+    config.head = ml_collections.ConfigDict()
+    config.head.dim = 0  # of the embeddings that are trained; 0 = the backbone's (2,048 in the reference code)
+    config.head.dropout = 0.5  # BUC sec. 4.2
+
+    config.memory = ml_collections.ConfigDict()
+    config.memory.momentum = 0.5  # share of the old row: V_y <- (V_y + v) / 2 (BUC sec. 3.2)
+
+    config.loss = ml_collections.ConfigDict()
+    config.loss.temperature = 0.1  # tau (BUC eq. 2)
+
+    config.train = ml_collections.ConfigDict()
+    config.train.batch_size = 16  # samples (BUC sec. 4.2)
+    config.train.num_frames = shared.num_frames(dataset)  # drawn from each tracklet; 1 for images
+    config.train.optimizer = "sgd"  # "sgd" | "adam"
+    config.train.learning_rate = 0.1  # until drop_epoch of the first iteration
+    config.train.drop_epoch = 15  # (BUC sec. 4.2)
+    config.train.later_learning_rate = 0.01  # from then on
+    config.train.backbone_rate_factor = 1.0 if is_small else 0.1  # of the backbone's rate (reference code)
+    config.train.momentum = 0.9
+    config.train.nesterov = True  # reference code
+    config.train.weight_decay = 5e-4  # reference code
+
+    config.augment = ml_collections.ConfigDict()
+    config.augment.flip_probability = 0.5
+    config.augment.sized_crop = True  # reference code
+    config.augment.sized_crop_area = (0.64, 1.0)  # part of the image's area
+    # Height / width of the crop.
+    config.augment.sized_crop_aspect = (0.75, 1.33) if config.data.height == config.data.width else (2.0, 3.0)
+    config.augment.padding = 0  # pixels added on each side before cropping
+    config.augment.erasing_probability = 0.0

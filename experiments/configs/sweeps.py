@@ -1,0 +1,99 @@
+"""The papers' ablations as lists of overrides, for experiments/sweep.py --sweep=NAME."""
+
+from typing import Any, NamedTuple
+
+_HCT = "HCT (Zeng et al., CVPR 2020)"
+_BUC = "BUC (Lin et al., AAAI 2019)"
+_SSL = "SSL (Lin et al., CVPR 2020)"
+
+_TENTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+class Sweep(NamedTuple):
+    """A list of overrides of one method.
+
+    Attributes:
+        method: "hct" | "buc" | "softened" | "supervised".
+        title: what the rows differ in.
+        source: the table or figure it can be compared with; empty: none.
+        rows: by label, the values of the dotted config fields that differ from the method's config.
+    """
+
+    method: str
+    title: str
+    source: str
+    rows: dict[str, dict[str, Any]]
+
+
+def get_sweeps() -> dict[str, Sweep]:
+    """Returns the named sweeps."""
+    return _hct_sweeps() | _buc_sweeps() | _softened_sweeps()
+
+
+def _hct_sweeps() -> dict[str, Sweep]:
+    steps = {
+        f"s = {num_steps}": {"cluster.num_steps": num_steps, "train.num_epochs": num_epochs}
+        for num_steps, num_epochs in ((12, 15), (13, 60), (14, 300))
+    }
+    # The paper does not state s for each mp: these leave the number of clusters nearest to s = 13's at mp = 0.07.
+    percents = {
+        f"mp = {merge_percent}": {"cluster.merge_percent": merge_percent, "cluster.num_steps": num_steps}
+        for merge_percent, num_steps in (
+            (0.04, 23), (0.05, 18), (0.06, 15), (0.07, 13), (0.08, 11), (0.09, 10), (0.1, 9)
+        )
+    }  # fmt: skip
+    return {
+        "hct_merge_steps": Sweep("hct", "Merging steps s and epochs", f"{_HCT}, Table 3", steps),
+        "hct_merge_percent": Sweep("hct", "Merging percent mp", f"{_HCT}, Table 4", percents),
+    }
+
+
+def _buc_sweeps() -> dict[str, Sweep]:
+    # The paper names the distance between clusters, this library the linkage; Average is not in the paper.
+    criteria = {"Maximum": "complete", "Centroid": "centroid", "Minimum": "single", "Average": "average"}
+    criterion = {label: {"cluster.linkage": linkage} for label, linkage in criteria.items()}
+    diversity = {"BUC without diversity regularizer": {"cluster.size_penalty": 0.0}, "BUC": {}}
+    size_penalty = _one_field("lambda", "cluster.size_penalty", (0.0, 0.001, 0.002, 0.003, 0.004, 0.005))
+    # As many stages as leave about as few clusters as 20 do at mp = 0.05.
+    percents = {
+        f"mp = {merge_percent}": {"cluster.merge_percent": merge_percent, "train.num_iterations": num_stages}
+        for merge_percent, num_stages in ((0.03, 32), (0.04, 24), (0.05, 20), (0.06, 16), (0.07, 14), (0.1, 10))
+    }
+    metrics = {"Euclidean": "euclidean", "squared Euclidean": "sqeuclidean"}
+    distance = {label: {"dissimilarity.metric": metric} for label, metric in metrics.items()}
+    return {
+        "buc_criterion": Sweep("buc", "Merging criterion", f"{_BUC}, Table 3", criterion),
+        "buc_diversity": Sweep("buc", "Diversity regularization", f"{_BUC}, Tables 1 and 2", diversity),
+        "buc_size_penalty": Sweep("buc", "Diversity weight lambda", f"{_BUC}, Fig. 3(a)", size_penalty),
+        "buc_merge_percent": Sweep("buc", "Merging percent mp", f"{_BUC}, sec. 4.2 for mp = 0.05", percents),
+        "buc_distance": Sweep("buc", "Distance", f"{_BUC}, sec. 3.2, and its code (squared)", distance),
+        "buc_auxiliary": Sweep("buc", "Auxiliary information", f"{_SSL}, Table 3, BUC", _auxiliary()),
+    }
+
+
+def _softened_sweeps() -> dict[str, Sweep]:
+    own_weight = _one_field("lambda", "loss.own_weight", _TENTHS)
+    num_reliable = _one_field("k", "dissimilarity.num_reliable", range(1, 9))
+    camera_penalty = _one_field("lambda_c", "dissimilarity.camera_penalty", (0.0, 0.01, 0.02, 0.03, 0.04, 0.05))
+    part_weight = _one_field("lambda_p", "dissimilarity.part_weight", (0.0, *_TENTHS, 1.0))
+    # The paper has 1 to 10; parts of equal height must divide the feature map's 8 rows.
+    num_parts = _one_field("p", "dissimilarity.num_parts", (1, 2, 4, 8))
+    source = f"{_SSL}, Table 1"
+    return {
+        "softened_auxiliary": Sweep("softened", "Auxiliary information", source, _auxiliary()),
+        "softened_own_weight": Sweep("softened", "Own class's weight lambda", f"{_SSL}, Fig. 4(b)", own_weight),
+        "softened_num_reliable": Sweep("softened", "Reliable images k", f"{_SSL}, Fig. 4(c)", num_reliable),
+        "softened_camera_penalty": Sweep("softened", "Camera term lambda_c", f"{_SSL}, Fig. 4(d)", camera_penalty),
+        "softened_part_weight": Sweep("softened", "Part weight lambda_p", f"{_SSL}, Fig. 4(e)", part_weight),
+        "softened_num_parts": Sweep("softened", "Number of parts p", f"{_SSL}, Fig. 4(f)", num_parts),
+    }
+
+
+def _auxiliary() -> dict[str, dict[str, Any]]:
+    values = {"None": (0.0, 0.0), "CCE": (0.02, 0.0), "CCE + part": (0.02, 0.5)}
+    fields = ("dissimilarity.camera_penalty", "dissimilarity.part_weight")
+    return {label: dict(zip(fields, pair)) for label, pair in values.items()}
+
+
+def _one_field(symbol: str, field: str, values) -> dict[str, dict[str, Any]]:
+    return {f"{symbol} = {value}": {field: value} for value in values}

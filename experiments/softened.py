@@ -1,0 +1,119 @@
+"""SSL: unsupervised re-identification by softened similarity learning (Lin et al., CVPR 2020).
+
+    python experiments/softened.py                                       # synthetic pedestrians, CPU, minutes
+    python experiments/softened.py --config=experiments/configs/softened.py:market1501 --workdir=runs/ssl_market1501
+"""
+
+import functools
+import os
+from typing import Any
+
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from data_prep import cli
+from experiments import lookup_training, reporting, run_directory, setup_run
+from reid_jax import dissimilarity, features, losses, sharding, types
+
+
+def check(config: ConfigDict, num_samples: int) -> None:
+    """Checks the fields that softened similarity has alone.
+
+    Raises:
+        UserError: more reliable samples than there are others, or a share out of its range.
+    """
+    k = config.dissimilarity.num_reliable
+    if not 1 <= k < num_samples:
+        raise types.UserError(
+            f"dissimilarity.num_reliable must be in 1..{num_samples - 1}, the number of other samples, got {k}"
+        )
+    if not 0 <= config.loss.own_weight <= 1:
+        raise types.UserError(f"loss.own_weight must be in 0..1, got {config.loss.own_weight}")
+
+
+def run_softened(config: ConfigDict, workdir: str) -> dict[str, Any]:
+    """Runs the method of Figure 2, or the rest of it where the run directory holds a part; returns the result."""
+    setup_run.check_config(config)
+    mesh = sharding.make_mesh(config.num_devices)
+    dataset = setup_run.open_dataset(config.data)
+    samples, images = dataset.samples["train"], dataset.images["train"]
+    lookup_training.check(config, len(samples), mesh)
+    check(config, len(samples))
+    terms = lookup_training.dissimilarity_options(config.dissimilarity, samples)
+    num_reliable = config.dissimilarity.num_reliable
+
+    def softened_loss(embeddings, targets, table):
+        return losses.softened(
+            embeddings,
+            targets["labels"],
+            targets["reliable"],
+            table.rows,
+            own_weight=config.loss.own_weight,
+            temperature=config.loss.temperature,
+        )
+
+    trunk = lookup_training.make_trunk(config, softened_loss, images.shape, mesh)
+    evaluate = functools.partial(
+        setup_run.evaluate_model, config.evaluation, trunk.embed_step, dataset=dataset, mesh=mesh
+    )
+    run = run_directory.RunDirectory(workdir, config, dataset)
+    state = run.restore(lookup_training.initial_state(config, trunk, dataset, mesh, resuming=run.is_resuming()))
+    if not run.history:
+        with run.phase("evaluate"):
+            scores = evaluate(state.variables)
+        run.end_iteration(state, scores)
+
+    while not run.is_over():
+        if run.epoch == 0:  # else the run was interrupted while training, and this iteration's labels are kept
+            if run.iteration == 1:
+                # The baseline's hard labels: with the own class as every reliable one, eq. (4) is eq. (2).
+                reliable = np.repeat(np.arange(len(samples), dtype=np.int32)[:, None], num_reliable, axis=1)
+            else:
+                with run.phase("embed"):
+                    embedded = features.embed_samples(
+                        trunk.embed_parts_step,
+                        state.variables,
+                        images,
+                        samples,
+                        mesh,
+                        batch_size=config.evaluation.batch_size,
+                    )
+                with run.phase("select"):
+                    embedded = features.l2_normalized(embedded)
+                    reliable = np.asarray(dissimilarity.most_similar(embedded, k=num_reliable, **terms))
+            run.save_pseudo_labels(reliable)
+            num_classes = len(samples) if config.memory.reset else None
+            state = lookup_training.restarted(state, trunk, mesh, num_classes=num_classes)
+        reliable, _ = run.load_pseudo_labels()
+        targets = {"labels": np.arange(len(samples)), "reliable": reliable}
+        state = lookup_training.train_epochs(config, trunk, run, state, dataset, targets, mesh)
+        with run.phase("evaluate"):
+            scores = evaluate(state.variables)
+        quality = {"agreement": None}
+        if run.iteration > 1:
+            before = run.previous_pseudo_labels() if run.iteration > 2 else None
+            quality = reporting.reliable_quality(reliable, before, samples.pids, samples.camids)
+        run.end_iteration(state, quality | {"loss": float(np.mean(run.losses))} | scores)
+    return run.finish("softened", mesh)
+
+
+def main() -> None:
+    """Runs softened similarity learning as the flags say."""
+    config = flags.FLAGS.config
+    run_softened(config, flags.FLAGS.workdir or os.path.join("runs", f"softened_{config.data.dataset}"))
+
+
+def define_flags() -> None:
+    """Defines the command line."""
+    config_flags.DEFINE_config_file(
+        "config",
+        os.path.join(os.path.dirname(__file__), "configs", "softened.py"),
+        "experiments/configs/softened.py:DATASET; single fields as --config.FIELD=VALUE.",
+        lock_config=True,
+    )
+    flags.DEFINE_string("workdir", None, "Run directory; runs/softened_DATASET if not given.")
+
+
+if __name__ == "__main__":
+    cli.run(main, define_flags)

@@ -1,0 +1,148 @@
+"""Runs a list of overrides of one method and prints a table like the papers'.
+
+    python experiments/sweep.py --list
+    python experiments/sweep.py --sweep=buc_criterion --dataset=market1501 --seeds=0,1,2
+    python experiments/sweep.py --method=hct --grid=cluster.linkage=single,average --set=train.num_epochs=4
+
+A row has its own run directory, WORKDIR/ROW or, with --seeds, WORKDIR/ROW/seed_S. The same command again skips the
+runs that are finished and resumes the others.
+"""
+
+import difflib
+import importlib
+import json
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from data_prep import cli
+from experiments import run_directory, sweep_rows, sweep_table
+from experiments.configs import sweeps
+from experiments.configs.sweeps import Sweep
+from experiments.sweep_rows import Run
+from experiments.sweep_table import Outcome
+from reid_jax import atomic, logs, types
+
+_METHODS = ("hct", "buc", "softened", "supervised")
+# Fields that a finished run need not share with its row. Unlike a run that goes on, it must be as long as the row says.
+_FREE_FIELDS = frozenset(run_directory.FREE_FIELDS) - {"train.num_iterations"}
+
+
+def load_method(method: str) -> Callable[[ConfigDict, str], dict[str, Any]]:
+    """Returns a method's run function (config, workdir) -> result."""
+    return getattr(importlib.import_module(f"experiments.{method}"), f"run_{method}")
+
+
+def finished_result(run: Run) -> dict[str, Any] | None:
+    """Returns the result of a run that is finished, or None.
+
+    Raises:
+        UserError: the folder holds a finished run of another config.
+    """
+    if not (run.folder / "result.json").exists():
+        return None
+    before = sweep_rows.flat_fields(logs.read_json(run.folder / "config.json"))
+    # As JSON gives it back: a tuple is a list there.
+    for field, value in sweep_rows.flat_fields(json.loads(json.dumps(run.config.to_dict()))).items():
+        if field not in _FREE_FIELDS and (field not in before or before[field] != value):
+            raise types.UserError(
+                f"workdir: {str(run.folder)!r} holds a finished run with {field} = {before.get(field)!r}, row "
+                f"{run.label!r} has {value!r}; choose another --workdir"
+            )
+    return logs.read_json(run.folder / "result.json")
+
+
+def execute(run: Run, run_method: Callable[[ConfigDict, str], dict[str, Any]]) -> Outcome:
+    """Runs what is not finished of a run; what its user or its numbers got wrong is noted, not raised."""
+    try:
+        result = finished_result(run) or run_method(run.config, str(run.folder))
+    except (types.UserError, types.NonFiniteLossError) as error:
+        return Outcome(run, {}, " ".join(str(error).split()))
+    return Outcome(run, sweep_table.measure(result), None)
+
+
+def run_sweep(sweep: Sweep, runs: Sequence[Run], workdir: str | pathlib.Path) -> list[Outcome]:
+    """Runs what is not finished and keeps the table in `workdir` up to date.
+
+    Raises:
+        UserError: a finished run is of another config; before any run starts.
+    """
+    finished = [finished_result(run) is not None for run in runs]
+    run_method = load_method(sweep.method)
+    pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
+    outcomes = []
+    for number, (run, is_finished) in enumerate(zip(runs, finished), start=1):
+        note = " (finished before)" if is_finished else ""
+        print(f"[{number}/{len(runs)}] {run.label}, seed {run.config.seed}: {run.folder}{note}", flush=True)
+        outcomes.append(execute(run, run_method))
+        # After every run: a sweep takes long, and what interrupts it leaves a table of what is done.
+        table = sweep_table.tabulate(sweep, outcomes)
+        logs.write_json(pathlib.Path(workdir, "table.json"), table)
+        with atomic.atomic_path(pathlib.Path(workdir, "table.md")) as temporary:
+            temporary.write_text(sweep_table.markdown_table(table))
+    return outcomes
+
+
+def choose_sweep(name: str | None, method: str | None, grid: Sequence[str], dataset: str) -> Sweep:
+    """Returns the sweep that --sweep names, or that --method and --grid describe.
+
+    Raises:
+        UserError: there is no such sweep, or not exactly one is given.
+    """
+    if (name is None) == (method is None) or (name is not None and grid):
+        raise types.UserError("give either --sweep=NAME (--list shows them) or --method=METHOD and --grid=FIELD=VALUES")
+    if name is None:
+        rows = sweep_rows.grid_rows(grid, sweep_rows.load_config(method, dataset))
+        return Sweep(method, ", ".join(text.partition("=")[0] for text in grid) or "Default config", "", rows)
+    named = sweeps.get_sweeps()
+    if name not in named:
+        (nearest,) = difflib.get_close_matches(name, named, n=1, cutoff=0)
+        raise types.UserError(f"--sweep: there is no {name!r}; did you mean {nearest!r}? --list shows all")
+    return named[name]
+
+
+def list_sweeps() -> str:
+    """The named sweeps: name, rows, what they differ in, and the paper's table."""
+    named = sweeps.get_sweeps()
+    width = max(map(len, named))
+    return "\n".join(
+        f"{name:{width}}  {len(sweep.rows):2d} rows  {sweep.title}: {sweep.source}" for name, sweep in named.items()
+    )
+
+
+def main() -> None:
+    """Runs a sweep as the flags say."""
+    given = flags.FLAGS
+    if given.list:
+        print(list_sweeps())
+        return
+    sweep = choose_sweep(given.sweep, given.method, given.grid, given.dataset)
+    settings = sweep_rows.parse_settings(given.set, sweep_rows.load_config(sweep.method, given.dataset))
+    workdir = given.workdir or os.path.join("runs", f"{given.sweep or f'{given.method}_grid'}_{given.dataset}")
+    runs = sweep_rows.plan(sweep, dataset=given.dataset, settings=settings, seeds=sweep_rows.parse_seeds(given.seeds), workdir=workdir)
+    outcomes = run_sweep(sweep, runs, workdir)
+    print(sweep_table.text_table(sweep_table.tabulate(sweep, outcomes)))
+    print(f"table: {os.path.join(workdir, 'table.md')}", flush=True)
+    num_failed = sum(outcome.failure is not None for outcome in outcomes)
+    if num_failed:
+        raise types.UserError(f"{num_failed} of {len(outcomes)} runs failed; the table says why")
+
+
+def define_flags() -> None:
+    """Defines the command line."""
+    flags.DEFINE_bool("list", False, "Print the named sweeps and end.")
+    flags.DEFINE_string("sweep", None, "A named sweep; --list shows them.")
+    flags.DEFINE_enum("method", None, _METHODS, "The method, for a sweep of one's own.")
+    flags.DEFINE_multi_string("grid", [], "FIELD=VALUE,VALUE...; given several times: all combinations.")
+    flags.DEFINE_multi_string("set", [], "FIELD=VALUE,FIELD=VALUE... of the config, for all rows.")
+    flags.DEFINE_list("seeds", [], "Run every row once with each of these seeds; the table has mean and deviation.")
+    flags.DEFINE_string("dataset", "synthetic", "Data set of the method's config.")
+    flags.DEFINE_string("workdir", None, "Where the rows' folders and the table are; runs/SWEEP_DATASET if not given.")
+
+
+if __name__ == "__main__":
+    cli.run(main, define_flags)

@@ -1,0 +1,85 @@
+"""What a method clusters, trains on and ranks: single images, or tracklets of frames."""
+
+import dataclasses
+
+import numpy as np
+
+from reid_jax import types
+from reid_jax.data.records import Records
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """The samples of one split; S samples, F frames. A sample of an image data set has one frame.
+
+    Attributes:
+        frames: [F] int64, indices of images, sample after sample.
+        starts: [S + 1] int64; sample i has frames[starts[i]:starts[i + 1]].
+        pids: [S] int64; see `Records`.
+        camids: [S] int64.
+        names: [S] str, the path of each sample's first frame.
+    """
+
+    frames: np.ndarray
+    starts: np.ndarray
+    pids: np.ndarray
+    camids: np.ndarray
+    names: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.pids)
+
+    @property
+    def counts(self) -> np.ndarray:
+        """[S] int64, frames of each sample."""
+        return np.diff(self.starts)
+
+
+def image_samples(records: Records) -> Samples:
+    """Returns one sample per image."""
+    every = np.arange(len(records) + 1)
+    return Samples(every[:-1], every, records.pids, records.camids, records.paths)
+
+
+def tracklet_samples(records: Records, *, max_frames: int) -> Samples:
+    """Returns one sample per tracklet, in the order of their first frames.
+
+    Args:
+        records: a split of which every image belongs to a tracklet.
+        max_frames: of longer tracklets this many frames are kept, evenly spaced from the first to the last.
+
+    Raises:
+        UserError: an image has no tracklet, or the frames of one disagree about identity or camera.
+    """
+    where = f"data.tracklets: {records.dataset}/{records.split}"
+    if max_frames < 1:
+        raise types.UserError(f"data.max_frames must be at least 1, got {max_frames}")
+    without = np.flatnonzero(records.tracklets < 0)
+    if len(without):
+        raise types.UserError(
+            f"{where}: {len(without)} of {len(records)} images belong to no tracklet, the first is "
+            f"{records.paths[without[0]]}"
+        )
+    _, firsts, labels = np.unique(records.tracklets, return_index=True, return_inverse=True)
+    for name in ("pids", "camids"):
+        values = getattr(records, name)
+        odd = np.flatnonzero(values != values[firsts[labels]])
+        if len(odd):
+            raise types.UserError(
+                f"{where}: the frames of tracklet {records.tracklets[odd[0]]} have different {name}: "
+                f"{values[firsts[labels[odd[0]]]]} and {values[odd[0]]}, at {records.paths[odd[0]]}"
+            )
+    # Records lie in the order of their paths, so that the frames of a tracklet stay in the order of time.
+    order = np.argsort(firsts[labels], kind="stable")
+    firsts, counts = np.unique(firsts[labels], return_counts=True)
+    kept = [_evenly_spaced(frames, max_frames) for frames in np.split(order, np.cumsum(counts)[:-1])]
+    starts = np.concatenate([[0], np.cumsum([len(frames) for frames in kept])])
+    return Samples(
+        np.concatenate(kept), starts, records.pids[firsts], records.camids[firsts], records.paths[firsts]
+    )
+
+
+def _evenly_spaced(items: np.ndarray, most: int) -> np.ndarray:
+    if len(items) <= most:
+        return items
+    return items[np.linspace(0, len(items) - 1, most).round().astype(int)]

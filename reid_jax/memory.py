@@ -1,0 +1,74 @@
+"""What a training loss remembers between batches: arrays and pure updates of them."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+_EPSILON = 1e-12
+
+
+class LookupTable(NamedTuple):
+    """One vector per class, the classifier of BUC and SSL: state, never a parameter.
+
+    It has as many rows as there are samples, so that its shape stays while the number of classes changes.
+
+    Attributes:
+        rows: [N, D] float32, of norm 1, or 0 for a class not seen yet.
+        num_classes: scalar int32, C; rows from C on are not in use.
+    """
+
+    rows: jax.Array
+    num_classes: jax.Array
+
+
+def init_lookup_table(num_samples: int, dim: int, *, num_classes: int | None = None) -> LookupTable:
+    """Returns the table before any sample was seen: all rows 0.
+
+    Args:
+        num_samples: N, the greatest number of classes.
+        dim: D.
+        num_classes: C; None: N.
+    """
+    num_classes = num_samples if num_classes is None else num_classes
+    return LookupTable(jnp.zeros((num_samples, dim), jnp.float32), jnp.int32(num_classes))
+
+
+def update_lookup_table(
+    table: jax.Array, embeddings: jax.Array, labels: jax.Array, *, momentum: float = 0.5
+) -> jax.Array:
+    """Moves each sample's row towards its embedding, sample by sample in batch order.
+
+    V_y <- normalise(momentum V_y + (1 - momentum) v), BUC section 3.2; the normalisation is the reference code's.
+    A label that occurs twice in the batch is updated twice, the second time from the first one's result.
+
+    Args:
+        table: [N, D] float32.
+        embeddings: [B, D] float.
+        labels: [B] integer below N; a sample with a negative label changes nothing.
+        momentum: the share of the old row, 0..1.
+
+    Returns:
+        [N, D] float32.
+
+    Raises:
+        ValueError: shapes do not fit.
+    """
+    if table.ndim != 2 or embeddings.ndim != 2 or table.shape[1] != embeddings.shape[1]:
+        raise ValueError(f"table must be [N, D] and embeddings [B, D], got {table.shape} and {embeddings.shape}")
+    if labels.shape != embeddings.shape[:1]:
+        raise ValueError(f"labels must be [B] with B = {len(embeddings)}, got {labels.shape}")
+    embeddings = embeddings.astype(jnp.float32)
+    # How many samples before this one have its label. Samples of one turn have different labels, so they can be
+    # written together; turns follow each other as the batch's order says.
+    turns = jnp.sum(jnp.tril(labels[:, None] == labels, k=-1), axis=1)
+
+    def take_turn(carry):
+        turn, table = carry
+        mixed = momentum * table[labels] + (1 - momentum) * embeddings
+        rows = mixed / jnp.maximum(jnp.linalg.norm(mixed, axis=1, keepdims=True), _EPSILON)
+        places = jnp.where((turns == turn) & (labels >= 0), labels, len(table))
+        return turn + 1, table.at[places].set(rows, mode="drop")
+
+    last_turn = jnp.max(turns)
+    return jax.lax.while_loop(lambda carry: carry[0] <= last_turn, take_turn, (jnp.zeros_like(last_turn), table))[1]

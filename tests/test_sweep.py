@@ -1,0 +1,400 @@
+"""experiments/sweep.py: what its command line says, its tables from made-up results, and tiny sweeps of HCT."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from experiments import run_directory, sweep
+from experiments.configs import sweeps
+from experiments.configs.sweeps import Sweep
+from reid_jax import types
+
+ROOT = pathlib.Path(__file__).parent.parent
+TINY = {
+    "data.dataset": "tiny",
+    "data.height": 24,
+    "data.width": 12,
+    "model.backbone": "own_backbone:Backbone",
+    "evaluation.batch_size": 8,
+    "cluster.merge_percent": 0.1,  # 2 of 24
+    "train.num_iterations": 2,
+    "train.num_epochs": 2,
+    "train.num_ids": 4,
+    "train.num_instances": 2,
+    "augment.padding": 2,
+    "num_devices": 1,
+}
+STEPS = Sweep("hct", "Steps", "", {"s = 7": {"cluster.num_steps": 7}, "s = 8": {"cluster.num_steps": 8}})
+
+
+@pytest.fixture(autouse=True)
+def own_backbone(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tests" / "data")
+
+
+@pytest.fixture
+def config():
+    return sweep.load_config("hct", "synthetic")
+
+
+def plan(workdir, rows=STEPS, *, settings=None, seeds=()):
+    return sweep.plan(rows, dataset="synthetic", settings=settings or {}, seeds=seeds, workdir=workdir)
+
+
+def result(mAP, *, iterations=3, clusters=8, seconds=10.0):
+    """A result.json's relevant part; mAP None: nothing could be measured."""
+    scores = {} if mAP is None else {"mAP": mAP, "rank1": mAP + 0.1, "rank5": mAP + 0.2, "rank10": mAP + 0.3}
+    best = {"iteration": 1, "num_clusters": clusters + 1, **scores}
+    last = {"iteration": iterations, "num_clusters": clusters, **({"mAP": 0.25, "rank1": 0.5} if scores else {})}
+    return {"best": best, "last": last, "iterations": iterations, "seconds": {"train": seconds, "embed": 0.5}}
+
+
+def outcomes(runs, results):
+    """Outcomes of runs; a text in place of a result is the reason of a failure."""
+    return [
+        sweep.Outcome(run, {}, value) if isinstance(value, str) else sweep.Outcome(run, sweep.measure(value), None)
+        for run, value in zip(runs, results, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    "text,current,value",
+    [
+        ("7", 1, 7),
+        ("7", 1.5, 7.0),
+        ("1e-4", 0.1, 1e-4),
+        ("True", False, True),
+        ("false", True, False),
+        ("7", "text", "7"),
+        ("", "text", ""),
+        ("(3, 4)", (1, 2, 5), (3, 4)),
+        ("[0.5,]", [1.0], [0.5]),
+        ("1,2", (1.0,), (1.0, 2.0)),
+    ],
+)
+def test_values_take_their_fields_type(text, current, value):
+    found = sweep.parse_value("field", text, current)
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    "text,current,rule",
+    [
+        ("1.5", 1, "a whole number"),
+        ("one", 1.5, "a finite number"),
+        ("nan", 1.5, "a finite number"),
+        ("1", True, "true or false"),
+        ("(a,)", (1, 2), r"values like \(1, 2\)"),
+        ("x", None, "left as it is"),
+    ],
+)
+def test_values_of_another_type_are_refused(text, current, rule):
+    with pytest.raises(types.UserError, match=f"train.x must be {rule}"):
+        sweep.parse_value("train.x", text, current)
+
+
+def test_commas_inside_brackets_do_not_separate():
+    assert sweep.split_values("(1,2), [3,4],5") == ["(1,2)", "[3,4]", "5"]
+
+
+def test_settings(config):
+    texts = ["train.num_epochs=4, data.dataset=tiny", "loss.soft_margin=true,model.weights="]
+    assert sweep.parse_settings(texts, config) == {
+        "train.num_epochs": 4,
+        "data.dataset": "tiny",
+        "loss.soft_margin": True,
+        "model.weights": "",
+    }
+
+
+@pytest.mark.parametrize(
+    "text,message",
+    [
+        ("cluster.num_stepz=3", r"no field 'cluster.num_stepz'; did you mean 'cluster.num_steps'\?"),
+        ("linkage=single", r"no field 'linkage'; did you mean 'cluster.linkage'\?"),
+        ("cluster=3", "no field 'cluster'"),
+        ("seed", "'seed' is not FIELD=VALUE"),
+        ("seed=1,seed=2", "seed is given twice"),
+        ("seed=-", "seed must be a whole number, got '-'"),
+    ],
+)
+def test_wrong_settings_are_named(config, text, message):
+    with pytest.raises(types.UserError, match=message):
+        sweep.parse_settings([text], config)
+
+
+def test_a_grid_is_all_combinations(config):
+    rows = sweep.grid_rows(["cluster.linkage=single,average", "loss.margin=0.50,1"], config)
+    assert rows == {
+        "cluster.linkage=single, loss.margin=0.5": {"cluster.linkage": "single", "loss.margin": 0.5},
+        "cluster.linkage=single, loss.margin=1.0": {"cluster.linkage": "single", "loss.margin": 1.0},
+        "cluster.linkage=average, loss.margin=0.5": {"cluster.linkage": "average", "loss.margin": 0.5},
+        "cluster.linkage=average, loss.margin=1.0": {"cluster.linkage": "average", "loss.margin": 1.0},
+    }
+    assert sweep.grid_rows([], config) == {"default": {}}
+
+
+@pytest.mark.parametrize("texts", [["loss.margin=0.5,0.50"], ["seed=1", "seed=2"]])
+def test_a_grid_has_no_value_twice(config, texts):
+    with pytest.raises(types.UserError, match="twice"):
+        sweep.grid_rows(texts, config)
+
+
+def test_seeds():
+    assert sweep.parse_seeds(["0", "12"]) == [0, 12] and sweep.parse_seeds([]) == []
+    for wrong in (["-1"], ["0", "0"], ["a"], ["1.5"]):
+        with pytest.raises(types.UserError, match="--seeds must be different whole numbers"):
+            sweep.parse_seeds(wrong)
+
+
+def test_slugs_are_plain_names():
+    plain = {
+        "s = 12": "s_12",
+        "CCE + part": "CCE_part",
+        "cluster.linkage=single, seed=0": "cluster.linkage_single_seed_0",
+        "lr=1e-05": "lr_1e-05",
+    }
+    assert {label: sweep.slug(label) for label in plain} == plain
+    unsafe = ["..", "../../etc/passwd", "/etc", "a/b", "a_b ", "a:b", "", ".", "-", "λ", "\\", "a\0b"]
+    unsafe += ["x" * 300, "x" * 301]
+    slugs = [sweep.slug(label) for label in unsafe]
+    assert len(set(slugs)) == len(unsafe)
+    for name in slugs:
+        assert 0 < len(name) < 100 and set(name) <= set(map(chr, range(128))) and not name.startswith((".", "-"))
+        assert pathlib.Path("/w", name).resolve().parent == pathlib.Path("/w")
+
+
+def test_a_plan_has_a_folder_for_every_row_and_seed(tmp_path):
+    runs = plan(tmp_path, settings={"train.num_epochs": 5}, seeds=[3, 4])
+    assert [str(run.folder.relative_to(tmp_path)) for run in runs] == [
+        "s_7/seed_3", "s_7/seed_4", "s_8/seed_3", "s_8/seed_4"
+    ]  # fmt: skip
+    assert [(run.config.cluster.num_steps, run.config.seed) for run in runs] == [(7, 3), (7, 4), (8, 3), (8, 4)]
+    assert all(run.config.train.num_epochs == 5 for run in runs)
+    (first, _) = plan(tmp_path)
+    assert first.folder == tmp_path / "s_7" and first.config.seed == 0
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "rows,options,message",
+    [
+        ({"a": {"cluster.num_step": 3}}, {}, "did you mean 'cluster.num_steps'"),
+        ({"a": {"seed": 1}, "b": {"cluster.linkage": "avg"}}, {}, "row 'b': cluster.linkage must be one of"),
+        ({"a b": {}, "a=b": {"seed": 1}}, {}, "another row has the folder"),
+        ({"a": {}, "A": {"seed": 1}}, {}, "another row has the folder"),
+        ({"a": {"seed": 1}}, {"settings": {"seed": 2}}, "--set: seed is what the rows differ in"),
+        ({"a": {"seed": 1}}, {"seeds": [0]}, "--seeds: the seed is given"),
+    ],
+)
+def test_wrong_rows_are_found_before_any_run(tmp_path, rows, options, message):
+    with pytest.raises(types.UserError, match=message):
+        plan(tmp_path, Sweep("hct", "", "", rows), **options)
+
+
+def test_an_unknown_data_set_is_named():
+    with pytest.raises(types.UserError, match="--dataset: no config for data set 'market'"):
+        sweep.load_config("hct", "market")
+
+
+def test_choosing_a_sweep():
+    assert sweep.choose_sweep("buc_criterion", None, [], "market1501") == sweeps.get_sweeps()["buc_criterion"]
+    own = sweep.choose_sweep(None, "hct", ["seed=1,2"], "synthetic")
+    assert own == Sweep("hct", "seed", "", {"seed=1": {"seed": 1}, "seed=2": {"seed": 2}})
+    with pytest.raises(types.UserError, match="there is no 'buc_criterium'; did you mean 'buc_criterion'"):
+        sweep.choose_sweep("buc_criterium", None, [], "synthetic")
+    for name, method, grid in ((None, None, []), ("buc_criterion", "buc", []), ("buc_criterion", None, ["seed=1"])):
+        with pytest.raises(types.UserError, match="give either --sweep=NAME"):
+            sweep.choose_sweep(name, method, grid, "synthetic")
+
+
+def test_the_list_names_every_sweep_with_its_source():
+    lines = sweep.list_sweeps().splitlines()
+    assert [line.split()[0] for line in lines] == list(sweeps.get_sweeps())
+    (line,) = [line for line in lines if line.startswith("buc_criterion ")]
+    assert " 4 rows " in line and "BUC (Lin et al., AAAI 2019), Table 3" in line
+
+
+@pytest.mark.parametrize("name", sweeps.get_sweeps())
+def test_named_sweeps_are_of_their_methods_configs(name, tmp_path):
+    method = sweeps.get_sweeps()[name].method
+    if importlib.util.find_spec(f"experiments.configs.{method}") is None:
+        pytest.skip(f"no config of {method} yet")
+    for dataset in ("synthetic", "market1501"):
+        runs = sweep.plan(sweeps.get_sweeps()[name], dataset=dataset, settings={}, seeds=[], workdir=tmp_path)
+        configs = [run.config.to_json() for run in runs]
+        assert len(set(configs)) == len(runs), "two rows are the same"
+
+
+def test_hct_tables_rows():
+    rows = sweeps.get_sweeps()["hct_merge_steps"].rows
+    assert rows["s = 14"] == {"cluster.num_steps": 14, "train.num_epochs": 300}
+    # Table 4 holds the number of clusters near Table 3's 1,171.
+    for row in sweeps.get_sweeps()["hct_merge_percent"].rows.values():
+        left = 12_936 - int(row["cluster.merge_percent"] * 12_936) * row["cluster.num_steps"]
+        assert abs(left - 1_171) <= 12_936 * row["cluster.merge_percent"] / 2
+
+
+def test_buc_merge_percents_leave_clusters():
+    for row in sweeps.get_sweeps()["buc_merge_percent"].rows.values():
+        assert 0.04 < 1 - (row["train.num_iterations"] - 1) * row["cluster.merge_percent"] <= 0.11
+
+
+def test_the_table_of_one_seed(tmp_path):
+    table = sweep.tabulate(STEPS, outcomes(plan(tmp_path), [result(0.3), result(None, clusters=1234)]))
+    assert sweep.text_table(table).splitlines()[:4] == [
+        "Steps: hct on synthetic",
+        "       best mAP  rank-1  rank-5  rank-10  last mAP  rank-1  iterations  clusters  seconds",
+        "s = 7      30.0    40.0    50.0     60.0      25.0    50.0           3         8       10",
+        "s = 8         –       –       –        –         –       –           3      1234       10",
+    ]
+
+
+def test_the_table_of_several_seeds(tmp_path):
+    runs = plan(tmp_path, STEPS._replace(source="HCT, Table 3"), seeds=[0, 1])
+    results = [result(0.3, seconds=9.5), result(0.5, seconds=11.5), result(0.4), "loss | nan"]
+    table = sweep.tabulate(STEPS._replace(source="HCT, Table 3"), outcomes(runs, results))
+    # n - 1: the deviation of 0.3 and 0.5 is 0.1 sqrt(2).
+    assert table["rows"][0]["mean"]["best_mAP"] == pytest.approx(0.4)
+    assert table["rows"][0]["std"]["best_mAP"] == pytest.approx(0.1 * 2**0.5)
+    assert table["rows"][1]["mean"]["best_mAP"] == 0.4 and table["rows"][1]["std"]["best_mAP"] is None
+    assert [run["failure"] for run in table["rows"][1]["runs"]] == [None, "loss | nan"]
+    lines = sweep.markdown_table(table).splitlines()
+    assert lines[0] == "# Steps: hct on synthetic; compare HCT, Table 3"
+    assert lines[2:6] == [
+        "|  | best mAP | rank-1 | rank-5 | rank-10 | last mAP | rank-1 | iterations | clusters | seconds | failed |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+        "| s = 7 | 40.0 ± 14.1 | 50.0 ± 14.1 | 60.0 ± 14.1 | 70.0 ± 14.1 | 25.0 ± 0.0 | 50.0 ± 0.0 | 3 ± 0 | 8 ± 0 | "
+        "11 ± 1 |  |",
+        "| s = 8 | 40.0 | 50.0 | 60.0 | 70.0 | 25.0 | 50.0 | 3 | 8 | 10 | seed 1: loss \\| nan |",
+    ]
+    assert lines[7].startswith("Mean ± standard deviation (n - 1) over the seeds 0, 1; accuracies in per cent")
+
+
+def finish(run, *, mAP=0.3, **other):
+    """Writes what a finished run leaves."""
+    run.folder.mkdir(parents=True)
+    (run.folder / "config.json").write_text(json.dumps(run.config.to_dict() | {"train_split": "f"} | other))
+    (run.folder / "result.json").write_text(json.dumps(result(mAP)))
+
+
+def test_finished_runs_are_not_run_again(tmp_path, monkeypatch, capsys):
+    first, second = plan(tmp_path)
+    finish(first)
+    started = []
+
+    def run_method(config, workdir):
+        started.append((config.cluster.num_steps, workdir))
+        return result(0.5)
+
+    monkeypatch.setattr(sweep, "load_method", lambda method: run_method)
+    found = sweep.run_sweep(STEPS, [first, second], tmp_path)
+    assert started == [(8, str(tmp_path / "s_8"))]
+    assert [outcome.measures["best_mAP"] for outcome in found] == [0.3, 0.5]
+    assert capsys.readouterr().out.splitlines() == [
+        f"[1/2] s = 7, seed 0: {tmp_path}/s_7 (finished before)",
+        f"[2/2] s = 8, seed 0: {tmp_path}/s_8",
+    ]
+
+
+def test_another_config_does_not_take_over_a_finished_run(tmp_path, monkeypatch):
+    runs = plan(tmp_path)
+    finish(runs[1], seed=5)
+    monkeypatch.setattr(sweep, "load_method", lambda method: pytest.fail("a run was started"))
+    with pytest.raises(types.UserError, match="s_8' holds a finished run with seed = 5, row 's = 8' has 0"):
+        sweep.run_sweep(STEPS, runs, tmp_path)
+
+
+def test_tuples_are_compared_as_json_keeps_them(tmp_path):
+    crop = {"augment.sized_crop_area": (0.5, 1.0)}
+    (run,) = plan(tmp_path, Sweep("buc", "", "", {"crop": crop}))
+    assert sweep.finished_result(run) is None
+    finish(run)
+    assert sweep.finished_result(run) == result(0.3)
+    run.config.augment.sized_crop_area = (0.5, 0.9)
+    message = r"augment.sized_crop_area = \[0.5, 1.0\], row 'crop' has \[0.5, 0.9\]"
+    with pytest.raises(types.UserError, match=message):
+        sweep.finished_result(run)
+
+
+@pytest.mark.parametrize("error", [types.UserError("too many\nsteps"), types.NonFiniteLossError("too many steps")])
+def test_a_row_that_fails_leaves_the_others(tmp_path, monkeypatch, error):
+    def run_method(config, workdir):
+        if config.cluster.num_steps == 7:
+            raise error
+        return result(0.5)
+
+    monkeypatch.setattr(sweep, "load_method", lambda method: run_method)
+    sweep.run_sweep(STEPS, plan(tmp_path), tmp_path)
+    rows = json.loads((tmp_path / "table.json").read_text())["rows"]
+    assert rows[0]["runs"][0]["failure"] == "too many steps" and rows[0]["mean"]["best_mAP"] is None
+    assert rows[1]["runs"][0]["failure"] is None and rows[1]["mean"]["best_mAP"] == 0.5
+    assert "seed 0: too many steps" in (tmp_path / "table.md").read_text()
+
+
+def test_other_errors_are_not_hidden(tmp_path, monkeypatch):
+    def run_method(config, workdir):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(sweep, "load_method", lambda method: run_method)
+    with pytest.raises(ZeroDivisionError):
+        sweep.run_sweep(STEPS, plan(tmp_path), tmp_path)
+
+
+def test_a_sweep_of_hct_goes_on_after_an_interruption(prepared, tmp_path, monkeypatch, capsys):
+    runs = plan(tmp_path, settings=TINY | {"data.dir": str(prepared)})
+    end_iteration = run_directory.RunDirectory.end_iteration
+
+    def interrupted(self, state, measured):
+        end_iteration(self, state, measured)
+        if "s_8" in str(self._workdir) and self.iteration == 2:
+            # As the end of the process would.
+            self._lock.close()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_directory.RunDirectory, "end_iteration", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            sweep.run_sweep(STEPS, runs, tmp_path)
+    # The table has what was done.
+    assert [len(row["runs"]) for row in json.loads((tmp_path / "table.json").read_text())["rows"]] == [1, 0]
+    assert "| s = 8 | – | – |" in (tmp_path / "table.md").read_text()
+    capsys.readouterr()
+
+    found = sweep.run_sweep(STEPS, runs, tmp_path)
+    output = capsys.readouterr().out
+    assert "s_7 (finished before)" in output and f"resuming {tmp_path}/s_8: iteration 2/2" in output
+    assert "iteration  1/2" not in output and output.count("iteration  2/2") == 1
+    assert [outcome.measures["num_clusters"] for outcome in found] == [10, 8]
+    assert all(0 < outcome.measures["best_mAP"] <= 1 and outcome.measures["iterations"] == 2 for outcome in found)
+
+
+def start(*arguments):
+    """Runs the script as a user would."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests" / "data"), "XLA_FLAGS": ""}
+    command = [sys.executable, ROOT / "experiments" / "sweep.py", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+def test_the_script_shows_the_table_and_fails_where_a_row_did(prepared, tmp_path):
+    settings = ",".join(f"{field}={value}" for field, value in (TINY | {"data.dir": prepared}).items())
+    found = start("--method=hct", "--grid=cluster.num_steps=8,13", f"--set={settings}", f"--workdir={tmp_path}")
+    assert found.returncode == 2, found.stderr
+    assert found.stderr.splitlines() == ["error: 1 of 2 runs failed; the table says why"]
+    *_, title, titles, eight, thirteen, _, _ = found.stdout.splitlines()
+    assert title == "cluster.num_steps: hct on tiny" and titles.endswith("failed")
+    assert eight.startswith("cluster.num_steps=8 ") and "–" not in eight
+    assert "–" in thirteen and "seed 0: cluster.merge_percent = 0.1 and cluster.num_steps = 13 leave" in thirteen
+
+
+def test_a_typo_is_one_line_before_anything_is_written(tmp_path):
+    found = start("--method=hct", "--grid=cluster.linkeage=single", f"--workdir={tmp_path / 'x'}")
+    assert found.returncode == 2 and not (tmp_path / "x").exists()
+    assert found.stderr == (
+        "error: the config has no field 'cluster.linkeage'; did you mean 'cluster.linkage'?\n"
+    )

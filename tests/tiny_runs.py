@@ -1,0 +1,86 @@
+"""Runs the scripts of experiments/ as a user would, on the tiny data sets of conftest.py."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).parent.parent
+OWN_BACKBONE = ROOT / "tests" / "data"  # own_backbone.py, named in the configs
+OVERRIDES = {
+    "data.dataset": "tiny",
+    "data.height": 24,
+    "data.width": 12,
+    "model.backbone": "own_backbone:Backbone",
+    "evaluation.batch_size": 8,
+}
+PK_OVERRIDES = OVERRIDES | {"train.num_ids": 4, "train.num_instances": 2, "augment.padding": 2}
+
+
+def flatten(data_dir, overrides, more):
+    """Overrides by dotted field; in `more` a field is written model__width."""
+    return overrides | {"data.dir": str(data_dir)} | {key.replace("__", "."): value for key, value in more.items()}
+
+
+def make_config(get_config, data_dir, overrides, **more):
+    config = get_config("synthetic")
+    config.update_from_flattened_dict(flatten(data_dir, overrides, more))
+    return config
+
+
+def start(script, data_dir, workdir, overrides, **more):
+    """Starts experiments/SCRIPT on one CPU device."""
+    fields = flatten(data_dir, overrides, more)
+    command = [sys.executable, ROOT / "experiments" / script, f"--workdir={workdir}"]
+    command += [f"--config.{key}={value}" for key, value in fields.items()]
+    environment = os.environ | {"PYTHONPATH": str(OWN_BACKBONE), "XLA_FLAGS": ""}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=workdir.parent
+    )
+
+
+def finish(process):
+    output, errors = process.communicate(timeout=300)
+    return process.returncode, output, errors
+
+
+def metrics(workdir):
+    """The lines of metrics.jsonl without the seconds."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        line.pop("seconds")
+    return lines
+
+
+def comparable(workdir):
+    """All that a run leaves but the seconds: the metrics, the pseudo labels and the last and best models' arrays."""
+    from reid_jax import checkpoints
+
+    labels = {path.name: dict(np.load(path)) for path in sorted((workdir / "pseudo_labels").iterdir())}
+    like = _like()
+    models = [checkpoints.restore_variables(workdir / "checkpoints" / kind, like) for kind in ("last", "best")]
+    return metrics(workdir), labels, models
+
+
+def assert_same(workdir, other):
+    """Two runs left the same, bit for bit."""
+    import jax
+
+    (lines, labels, models), (other_lines, other_labels, other_models) = comparable(workdir), comparable(other)
+    assert lines == other_lines
+    assert labels.keys() == other_labels.keys()
+    jax.tree.map(np.testing.assert_array_equal, (labels, models), (other_labels, other_models))
+
+
+def _like():
+    import jax
+    import jax.numpy as jnp
+    import own_backbone
+
+    from reid_jax.models.reid import ReidModel
+
+    model = ReidModel(own_backbone.Backbone())
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 24, 12, 3)), train=False))
