@@ -9,6 +9,15 @@ import pathlib
 import numpy as np
 from absl import app
 
+_QUALITIES = (
+    "bcubed_precision",
+    "bcubed_recall",
+    "bcubed_f",
+    "silhouette",
+    "reliable_precision",
+    "reliable_cross_camera",
+    "agreement",
+)
 _SCORES = {"mAP": "mAP", "rank1": "rank-1", "mINP": "mINP"}
 
 
@@ -28,7 +37,7 @@ def main(argv: list[str]) -> None:
                 cells.append(f"{100 * record['mAP']:.1f} / {100 * record['rank1']:.1f}{where}")
         print("| " + " | ".join([*cells, f"{sum(result['seconds'].values()):.0f}"]) + " |")
     histories = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in runs]
-    columns = [key for key in ("bcubed_precision", "bcubed_recall", "bcubed_f", "agreement") if key in histories[0][-1]]
+    columns = [key for key in _QUALITIES if key in histories[0][-1]]
     print("\nmean over the seeds, in per cent\n")
     print("| iteration | " + " | ".join([*columns, *_SCORES.values()]) + " |")
     print("|---" * (1 + len(columns) + len(_SCORES)) + "|")

@@ -100,11 +100,11 @@ def has_fallen(history: list[dict[str, Any]], patience: int) -> bool:
 
 
 def label_free_choice(history: list[dict[str, Any]], stop: ConfigDict | None) -> tuple[int, bool]:
-    """(index into history, whether to stop now) by the agreement of successive pseudo labels."""
+    """(index into history, whether to stop now) by the signal that config.stop names."""
     if len(history) == 1:
         return 0, False
-    agreements = [record["agreement"] for record in history[1:]]
-    choice, stop_now = stopping.label_free_choice(agreements, patience=stop.patience, min_rise=stop.min_rise)
+    signal = [record.get(stop.signal) for record in history[1:]]
+    choice, stop_now = stopping.label_free_choice(signal, patience=stop.patience, min_rise=stop.min_rise)
     return choice + 1, stop_now
 
 

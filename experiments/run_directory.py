@@ -61,7 +61,7 @@ class RunDirectory:
         (self._workdir / "pseudo_labels").mkdir(parents=True, exist_ok=True)
         self._lock = logs.lock_workdir(self._workdir)
         self._checkpoints = checkpoints.Checkpoints(self._workdir)
-        self._check_config(config.to_dict() | {"train_split": dataset.records["train"].fingerprint})
+        self._check_config(config.to_dict() | {"data_fingerprint": dataset.fingerprint})
         self._log: logs.MetricsLog | None = None
         self._saved_at = time.monotonic()
         self._seconds: dict[str, float] = {}

@@ -1,6 +1,7 @@
 """From a config to the objects a loop works with: data, model, optimizer, start weights."""
 
 import functools
+import hashlib
 import importlib
 import pathlib
 from typing import Any, NamedTuple
@@ -31,6 +32,7 @@ _CHOICES = {
     "cluster/linkage": cluster_distances.LINKAGES,
     "dissimilarity/metric": distances.METRICS,
     "loss/reduction": ("mean", "sum"),
+    "stop/signal": ("agreement", "silhouette"),
     "stop/when": ("never", "metric", "label_free", "auto"),
 }
 _LEAST = {
@@ -66,10 +68,20 @@ class Dataset(NamedTuple):
 
     @property
     def train_ids(self) -> np.ndarray:
-        """[N] int64, the train samples' identities numbered from 0; -1 where not known."""
+        """[N] int64, the train samples' identities numbered from 0; -1 where not known, and for distractors."""
         pids = self.samples["train"].pids
-        known = np.unique(pids[pids >= 0])
-        return np.where(pids >= 0, np.searchsorted(known, pids), types.UNKNOWN)
+        is_known = pids > types.DISTRACTOR_PID
+        return np.where(is_known, np.searchsorted(np.unique(pids[is_known]), pids), types.UNKNOWN)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal digest of all that a result depends on: images, identities, cameras, tracklets, by split."""
+        digest = hashlib.sha256()
+        for split, records in self.records.items():
+            digest.update(f"{split} {records.fingerprint}".encode())
+            for values in (records.pids, records.camids, records.tracklets):
+                digest.update(np.ascontiguousarray(values).tobytes())
+        return digest.hexdigest()[:16]
 
     @property
     def has_queries(self) -> bool:
@@ -154,7 +166,10 @@ def build_model(model: ConfigDict, kind: type[ReidModel] = ReidModel, **fields: 
             raise types.UserError(f"model.backbone: {model.backbone!r} is no Flax module class (flax.linen.Module)")
         if model.frozen_stages:
             raise types.UserError(f"model.frozen_stages must be 0 for a backbone of one's own, got {model.frozen_stages}")
-        backbone = network()
+        try:
+            backbone = network()
+        except TypeError as error:
+            raise types.UserError(f"model.backbone: {model.backbone!r} cannot be made without arguments: {error}") from error
     elif model.backbone in _RESNETS:
         backbone = _RESNETS[model.backbone](
             width=model.width,
@@ -240,6 +255,10 @@ def initial_variables(
         raise types.UserError(
             f"model.weights: no file {config.model.weights!r}; make it with python data_prep/port_resnet.py, or "
             "start from random weights with --config.model.weights="
+        )
+    if config.model.frozen_stages and not config.model.weights:
+        raise types.UserError(
+            f"model.frozen_stages must be 0 where training starts from random weights, got {config.model.frozen_stages}"
         )
     variables = jax.jit(init)(init_key, sample)
     if config.model.weights:

@@ -28,6 +28,8 @@ def check(config: ConfigDict, num_samples: int) -> None:
         raise types.UserError(
             f"dissimilarity.num_reliable must be in 1..{num_samples - 1}, the number of other samples, got {k}"
         )
+    if config.stop.signal != "agreement":
+        raise types.UserError(f"stop.signal must be 'agreement' where nothing is clustered, got {config.stop.signal!r}")
     if not 0 <= config.loss.own_weight <= 1:
         raise types.UserError(f"loss.own_weight must be in 0..1, got {config.loss.own_weight}")
 

@@ -31,6 +31,11 @@ def check(config: ConfigDict, dataset: setup_run.Dataset) -> None:
     if config.train.loss not in ("triplet", "classifier"):
         raise types.UserError(f"train.loss must be 'triplet' or 'classifier', got {config.train.loss!r}")
     num_identities = int(dataset.train_ids.max()) + 1
+    num_labelled, batch_size = int((dataset.train_ids >= 0).sum()), config.train.num_ids * config.train.num_instances
+    if config.train.loss == "classifier" and num_labelled < batch_size:
+        raise types.UserError(
+            f"train.num_ids x train.num_instances = {batch_size} must be at most the {num_labelled} labelled images"
+        )
     if num_identities < config.train.num_ids:
         raise types.UserError(
             f"data.dataset: {config.data.dataset!r} has {num_identities} known train identities; supervised training "

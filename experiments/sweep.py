@@ -28,7 +28,7 @@ from experiments.sweep_table import Outcome
 from reid_jax import atomic, logs, types
 
 _METHODS = ("hct", "buc", "softened", "supervised")
-# Fields that a finished run need not share with its row. Unlike a run that goes on, it must be as long as the row says.
+# A run that goes on may have another length than before; one that is finished must have its row's.
 _FREE_FIELDS = frozenset(run_directory.FREE_FIELDS) - {"train.num_iterations"}
 
 
@@ -41,7 +41,7 @@ def finished_result(run: Run) -> dict[str, Any] | None:
     """Returns the result of a run that is finished, or None.
 
     Raises:
-        UserError: the folder holds a finished run of another config.
+        UserError: the folder holds a finished run of a config that computes something else.
     """
     if not (run.folder / "result.json").exists():
         return None
@@ -123,7 +123,8 @@ def main() -> None:
     sweep = choose_sweep(given.sweep, given.method, given.grid, given.dataset)
     settings = sweep_rows.parse_settings(given.set, sweep_rows.load_config(sweep.method, given.dataset))
     workdir = given.workdir or os.path.join("runs", f"{given.sweep or f'{given.method}_grid'}_{given.dataset}")
-    runs = sweep_rows.plan(sweep, dataset=given.dataset, settings=settings, seeds=sweep_rows.parse_seeds(given.seeds), workdir=workdir)
+    seeds = sweep_rows.parse_seeds(given.seeds)
+    runs = sweep_rows.plan(sweep, dataset=given.dataset, settings=settings, seeds=seeds, workdir=workdir)
     outcomes = run_sweep(sweep, runs, workdir)
     print(sweep_table.text_table(sweep_table.tabulate(sweep, outcomes)))
     print(f"table: {os.path.join(workdir, 'table.md')}", flush=True)

@@ -27,7 +27,7 @@ _LEGEND = (
 
 
 class Outcome(NamedTuple):
-    """What became of a run: the numbers of its result, as `_COLUMNS` names them, or why it failed."""
+    """What became of a run: the numbers of its result, as `measure` names them, or why it failed."""
 
     run: Run
     measures: dict[str, float | None]

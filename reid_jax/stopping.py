@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 
 
-def label_free_choice(agreements: Sequence[float | None], *, patience: int, min_rise: float) -> tuple[int, bool]:
-    """Chooses the iteration whose pseudo labels agree most with the ones before, as long as that still rises.
+def label_free_choice(signal: Sequence[float | None], *, patience: int, min_rise: float) -> tuple[int, bool]:
+    """Chooses the iteration with the greatest signal, as long as that still rises.
 
-    Training and clustering that help each other settle: the pseudo labels change less from one iteration to the
-    next. Once the agreement has stopped rising, further iterations mostly fit the labels' errors.
+    The agreement of an iteration's pseudo labels with the ones before is such a signal: training and clustering that
+    help each other settle, and once the agreement has stopped rising, further iterations mostly fit the labels'
+    errors. Where labels are only ever merged, they always agree; there the silhouette says when merging has begun to
+    unite what lies apart.
 
     Args:
-        agreements: per iteration, the agreement (e.g. adjusted Rand index) of its pseudo labels with those of
-            the iteration before; None for the first.
+        signal: per iteration, e.g. the adjusted Rand index with the labels before, or the silhouette; None where it
+            is not known, as in the first.
         patience: iterations without a rise after which to stop.
         min_rise: the least increase over the best so far that counts as a rise.
 
@@ -21,10 +23,10 @@ def label_free_choice(agreements: Sequence[float | None], *, patience: int, min_
     Raises:
         ValueError: no iterations, or patience less than 1.
     """
-    if not agreements or patience < 1:
-        raise ValueError(f"need at least one iteration and patience >= 1, got {len(agreements)} and {patience}")
-    best, best_agreement = 0, float("-inf")
-    for iteration, agreement in enumerate(agreements):
-        if agreement is not None and agreement > best_agreement + min_rise:
-            best, best_agreement = iteration, agreement
-    return best, len(agreements) - 1 - best >= patience
+    if not signal or patience < 1:
+        raise ValueError(f"need at least one iteration and patience >= 1, got {len(signal)} and {patience}")
+    best, best_value = 0, float("-inf")
+    for iteration, value in enumerate(signal):
+        if value is not None and value > best_value + min_rise:
+            best, best_value = iteration, value
+    return best, len(signal) - 1 - best >= patience

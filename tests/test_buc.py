@@ -11,6 +11,7 @@ import pytest
 import tiny_runs
 from tiny_runs import finish
 
+from data_prep import prepare
 from experiments import buc, lookup_training, setup_run
 from experiments.configs import buc as buc_config
 from reid_jax import features, linkage, sharding, types
@@ -105,6 +106,34 @@ def test_tracklets_parts_and_cameras(prepared_tracklets, tmp_path):
     )
     result = buc.run_buc(config, tmp_path)
     assert result["last"]["num_clusters"] == 6 and result["last"]["queries_ranked"] == 4
+
+
+def test_cifar10_by_its_config_on_generated_images(tmp_path, capsys):
+    """BUC section 4.6: rank-1 is the accuracy of the nearest-neighbour classifier over the training images."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "cifar-10-batches-bin").mkdir()
+    # Ten classes, each of one colour: records of a label and 3 planes of 32 x 32.
+    for name, count in [*((f"data_batch_{i}.bin", 10) for i in range(1, 6)), ("test_batch.bin", 10)]:
+        labels = np.arange(count) % 10
+        planes = 25 * labels[:, None, None] * np.array([1, -1, 0])[:, None] % 256 + rng.integers(0, 9, (count, 3, 1024))
+        rows = np.concatenate([labels[:, None], planes.reshape(count, -1)], axis=1).astype(np.uint8)
+        rows.tofile(tmp_path / "cifar-10-batches-bin" / name)
+    prepare.prepare("cifar10", source=tmp_path, data_dir=tmp_path / "data", progress=False)
+    config = buc_config.get_config("cifar10")
+    config.update_from_flattened_dict({
+        "data.dir": str(tmp_path / "data"),
+        "model.backbone": "own_backbone:Backbone",
+        "train.num_iterations": 2,
+        "train.first_epochs": 1,
+        "train.num_epochs": 1,
+        "train.batch_size": 8,
+        "evaluation.batch_size": 16,
+        "num_devices": 1,
+    })
+    result = buc.run_buc(config, tmp_path / "run")
+    assert result["last"]["queries_ranked"] == 10 and result["last"]["num_clusters"] == 48
+    assert result["best"]["rank1"] >= 0.5
+    assert "no camera ids" not in capsys.readouterr().out  # no cross-camera term was asked for
 
 
 def test_stops_when_the_metric_falls(prepared, tmp_path, monkeypatch):

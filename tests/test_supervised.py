@@ -56,6 +56,8 @@ def test_errors(prepared):
         supervised.check(make_config(prepared, train__loss="softmax"), dataset)
     with pytest.raises(types.UserError, match="has 4 known train identities; .* at least train.num_ids = 5"):
         supervised.check(make_config(prepared, train__num_ids=5), dataset)
+    with pytest.raises(types.UserError, match="= 28 must be at most the 24 labelled images"):
+        supervised.check(make_config(prepared, train__loss="classifier", train__num_instances=7), dataset)
 
 
 def test_evaluate_says_what_is_missing(tmp_path):

@@ -1,4 +1,4 @@
-"""experiments/sweep.py: what its command line says, its tables from made-up results, and tiny sweeps of HCT."""
+"""experiments/sweep.py and sweep_rows.py: what the command line says, what is run, and a tiny sweep of HCT."""
 
 import importlib.util
 import json
@@ -6,60 +6,37 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 
 import pytest
+import tiny_runs
 
-from experiments import run_directory, sweep
+from experiments import sweep, sweep_rows, sweep_table
 from experiments.configs import sweeps
 from experiments.configs.sweeps import Sweep
 from reid_jax import types
 
-ROOT = pathlib.Path(__file__).parent.parent
-TINY = {
-    "data.dataset": "tiny",
-    "data.height": 24,
-    "data.width": 12,
-    "model.backbone": "own_backbone:Backbone",
-    "evaluation.batch_size": 8,
+TINY = tiny_runs.PK_OVERRIDES | {
     "cluster.merge_percent": 0.1,  # 2 of 24
-    "train.num_iterations": 2,
-    "train.num_epochs": 2,
-    "train.num_ids": 4,
-    "train.num_instances": 2,
-    "augment.padding": 2,
+    "train.num_iterations": 1,
+    "train.num_epochs": 1,
     "num_devices": 1,
 }
 STEPS = Sweep("hct", "Steps", "", {"s = 7": {"cluster.num_steps": 7}, "s = 8": {"cluster.num_steps": 8}})
 
 
-@pytest.fixture(autouse=True)
-def own_backbone(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "tests" / "data")
-
-
 @pytest.fixture
 def config():
-    return sweep.load_config("hct", "synthetic")
+    return sweep_rows.load_config("hct", "synthetic")
 
 
 def plan(workdir, rows=STEPS, *, settings=None, seeds=()):
-    return sweep.plan(rows, dataset="synthetic", settings=settings or {}, seeds=seeds, workdir=workdir)
+    return sweep_rows.plan(rows, dataset="synthetic", settings=settings or {}, seeds=seeds, workdir=workdir)
 
 
-def result(mAP, *, iterations=3, clusters=8, seconds=10.0):
-    """A result.json's relevant part; mAP None: nothing could be measured."""
-    scores = {} if mAP is None else {"mAP": mAP, "rank1": mAP + 0.1, "rank5": mAP + 0.2, "rank10": mAP + 0.3}
-    best = {"iteration": 1, "num_clusters": clusters + 1, **scores}
-    last = {"iteration": iterations, "num_clusters": clusters, **({"mAP": 0.25, "rank1": 0.5} if scores else {})}
-    return {"best": best, "last": last, "iterations": iterations, "seconds": {"train": seconds, "embed": 0.5}}
-
-
-def outcomes(runs, results):
-    """Outcomes of runs; a text in place of a result is the reason of a failure."""
-    return [
-        sweep.Outcome(run, {}, value) if isinstance(value, str) else sweep.Outcome(run, sweep.measure(value), None)
-        for run, value in zip(runs, results, strict=True)
-    ]
+def result(mAP):
+    """A result.json's relevant part."""
+    return {"best": {"mAP": mAP}, "last": {"mAP": mAP}, "iterations": 3, "seconds": {"train": 10.0}}
 
 
 @pytest.mark.parametrize(
@@ -78,7 +55,7 @@ def outcomes(runs, results):
     ],
 )
 def test_values_take_their_fields_type(text, current, value):
-    found = sweep.parse_value("field", text, current)
+    found = sweep_rows.parse_value("field", text, current)
     assert found == value and type(found) is type(value)
 
 
@@ -95,16 +72,16 @@ def test_values_take_their_fields_type(text, current, value):
 )
 def test_values_of_another_type_are_refused(text, current, rule):
     with pytest.raises(types.UserError, match=f"train.x must be {rule}"):
-        sweep.parse_value("train.x", text, current)
+        sweep_rows.parse_value("train.x", text, current)
 
 
 def test_commas_inside_brackets_do_not_separate():
-    assert sweep.split_values("(1,2), [3,4],5") == ["(1,2)", "[3,4]", "5"]
+    assert sweep_rows.split_values("(1,2), [3,4],5") == ["(1,2)", "[3,4]", "5"]
 
 
 def test_settings(config):
     texts = ["train.num_epochs=4, data.dataset=tiny", "loss.soft_margin=true,model.weights="]
-    assert sweep.parse_settings(texts, config) == {
+    assert sweep_rows.parse_settings(texts, config) == {
         "train.num_epochs": 4,
         "data.dataset": "tiny",
         "loss.soft_margin": True,
@@ -125,31 +102,31 @@ def test_settings(config):
 )
 def test_wrong_settings_are_named(config, text, message):
     with pytest.raises(types.UserError, match=message):
-        sweep.parse_settings([text], config)
+        sweep_rows.parse_settings([text], config)
 
 
 def test_a_grid_is_all_combinations(config):
-    rows = sweep.grid_rows(["cluster.linkage=single,average", "loss.margin=0.50,1"], config)
+    rows = sweep_rows.grid_rows(["cluster.linkage=single,average", "loss.margin=0.50,1"], config)
     assert rows == {
         "cluster.linkage=single, loss.margin=0.5": {"cluster.linkage": "single", "loss.margin": 0.5},
         "cluster.linkage=single, loss.margin=1.0": {"cluster.linkage": "single", "loss.margin": 1.0},
         "cluster.linkage=average, loss.margin=0.5": {"cluster.linkage": "average", "loss.margin": 0.5},
         "cluster.linkage=average, loss.margin=1.0": {"cluster.linkage": "average", "loss.margin": 1.0},
     }
-    assert sweep.grid_rows([], config) == {"default": {}}
+    assert sweep_rows.grid_rows([], config) == {"default": {}}
 
 
 @pytest.mark.parametrize("texts", [["loss.margin=0.5,0.50"], ["seed=1", "seed=2"]])
 def test_a_grid_has_no_value_twice(config, texts):
     with pytest.raises(types.UserError, match="twice"):
-        sweep.grid_rows(texts, config)
+        sweep_rows.grid_rows(texts, config)
 
 
 def test_seeds():
-    assert sweep.parse_seeds(["0", "12"]) == [0, 12] and sweep.parse_seeds([]) == []
+    assert sweep_rows.parse_seeds(["0", "12"]) == [0, 12] and sweep_rows.parse_seeds([]) == []
     for wrong in (["-1"], ["0", "0"], ["a"], ["1.5"]):
         with pytest.raises(types.UserError, match="--seeds must be different whole numbers"):
-            sweep.parse_seeds(wrong)
+            sweep_rows.parse_seeds(wrong)
 
 
 def test_slugs_are_plain_names():
@@ -159,10 +136,10 @@ def test_slugs_are_plain_names():
         "cluster.linkage=single, seed=0": "cluster.linkage_single_seed_0",
         "lr=1e-05": "lr_1e-05",
     }
-    assert {label: sweep.slug(label) for label in plain} == plain
+    assert {label: sweep_rows.slug(label) for label in plain} == plain
     unsafe = ["..", "../../etc/passwd", "/etc", "a/b", "a_b ", "a:b", "", ".", "-", "λ", "\\", "a\0b"]
     unsafe += ["x" * 300, "x" * 301]
-    slugs = [sweep.slug(label) for label in unsafe]
+    slugs = [sweep_rows.slug(label) for label in unsafe]
     assert len(set(slugs)) == len(unsafe)
     for name in slugs:
         assert 0 < len(name) < 100 and set(name) <= set(map(chr, range(128))) and not name.startswith((".", "-"))
@@ -199,7 +176,7 @@ def test_wrong_rows_are_found_before_any_run(tmp_path, rows, options, message):
 
 def test_an_unknown_data_set_is_named():
     with pytest.raises(types.UserError, match="--dataset: no config for data set 'market'"):
-        sweep.load_config("hct", "market")
+        sweep_rows.load_config("hct", "market")
 
 
 def test_choosing_a_sweep():
@@ -226,7 +203,7 @@ def test_named_sweeps_are_of_their_methods_configs(name, tmp_path):
     if importlib.util.find_spec(f"experiments.configs.{method}") is None:
         pytest.skip(f"no config of {method} yet")
     for dataset in ("synthetic", "market1501"):
-        runs = sweep.plan(sweeps.get_sweeps()[name], dataset=dataset, settings={}, seeds=[], workdir=tmp_path)
+        runs = sweep_rows.plan(sweeps.get_sweeps()[name], dataset=dataset, settings={}, seeds=[], workdir=tmp_path)
         configs = [run.config.to_json() for run in runs]
         assert len(set(configs)) == len(runs), "two rows are the same"
 
@@ -243,37 +220,6 @@ def test_hct_tables_rows():
 def test_buc_merge_percents_leave_clusters():
     for row in sweeps.get_sweeps()["buc_merge_percent"].rows.values():
         assert 0.04 < 1 - (row["train.num_iterations"] - 1) * row["cluster.merge_percent"] <= 0.11
-
-
-def test_the_table_of_one_seed(tmp_path):
-    table = sweep.tabulate(STEPS, outcomes(plan(tmp_path), [result(0.3), result(None, clusters=1234)]))
-    assert sweep.text_table(table).splitlines()[:4] == [
-        "Steps: hct on synthetic",
-        "       best mAP  rank-1  rank-5  rank-10  last mAP  rank-1  iterations  clusters  seconds",
-        "s = 7      30.0    40.0    50.0     60.0      25.0    50.0           3         8       10",
-        "s = 8         –       –       –        –         –       –           3      1234       10",
-    ]
-
-
-def test_the_table_of_several_seeds(tmp_path):
-    runs = plan(tmp_path, STEPS._replace(source="HCT, Table 3"), seeds=[0, 1])
-    results = [result(0.3, seconds=9.5), result(0.5, seconds=11.5), result(0.4), "loss | nan"]
-    table = sweep.tabulate(STEPS._replace(source="HCT, Table 3"), outcomes(runs, results))
-    # n - 1: the deviation of 0.3 and 0.5 is 0.1 sqrt(2).
-    assert table["rows"][0]["mean"]["best_mAP"] == pytest.approx(0.4)
-    assert table["rows"][0]["std"]["best_mAP"] == pytest.approx(0.1 * 2**0.5)
-    assert table["rows"][1]["mean"]["best_mAP"] == 0.4 and table["rows"][1]["std"]["best_mAP"] is None
-    assert [run["failure"] for run in table["rows"][1]["runs"]] == [None, "loss | nan"]
-    lines = sweep.markdown_table(table).splitlines()
-    assert lines[0] == "# Steps: hct on synthetic; compare HCT, Table 3"
-    assert lines[2:6] == [
-        "|  | best mAP | rank-1 | rank-5 | rank-10 | last mAP | rank-1 | iterations | clusters | seconds | failed |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
-        "| s = 7 | 40.0 ± 14.1 | 50.0 ± 14.1 | 60.0 ± 14.1 | 70.0 ± 14.1 | 25.0 ± 0.0 | 50.0 ± 0.0 | 3 ± 0 | 8 ± 0 | "
-        "11 ± 1 |  |",
-        "| s = 8 | 40.0 | 50.0 | 60.0 | 70.0 | 25.0 | 50.0 | 3 | 8 | 10 | seed 1: loss \\| nan |",
-    ]
-    assert lines[7].startswith("Mean ± standard deviation (n - 1) over the seeds 0, 1; accuracies in per cent")
 
 
 def finish(run, *, mAP=0.3, **other):
@@ -322,6 +268,31 @@ def test_tuples_are_compared_as_json_keeps_them(tmp_path):
         sweep.finished_result(run)
 
 
+@pytest.mark.parametrize("field,value", [("data.dir", "elsewhere"), ("num_devices", 3), ("data.cache_gib", 0.5)])
+def test_fields_that_change_nothing_may_differ_from_a_finished_runs(tmp_path, field, value):
+    (run, _) = plan(tmp_path)
+    finish(run)
+    (other, _) = plan(tmp_path, settings={field: value})
+    assert other.config != run.config and sweep.finished_result(other) == result(0.3)
+    # Not even an older version's config, which lacks the field, is another one.
+    config = json.loads((run.folder / "config.json").read_text())
+    section, _, name = field.rpartition(".")
+    del (config[section] if section else config)[name]
+    (run.folder / "config.json").write_text(json.dumps(config))
+    assert sweep.finished_result(other) == result(0.3)
+
+
+@pytest.mark.parametrize(
+    "field,value", [("train.num_iterations", 15), ("train.num_epochs", 5), ("data.height", 96), ("stop.when", "never")]
+)
+def test_fields_that_change_the_numbers_may_not(tmp_path, field, value):
+    (run, _) = plan(tmp_path)
+    finish(run)
+    (other, _) = plan(tmp_path, settings={field: value})
+    with pytest.raises(types.UserError, match=f"a finished run with {field} = .*, row 's = 7' has {value!r}"):
+        sweep.finished_result(other)
+
+
 @pytest.mark.parametrize("error", [types.UserError("too many\nsteps"), types.NonFiniteLossError("too many steps")])
 def test_a_row_that_fails_leaves_the_others(tmp_path, monkeypatch, error):
     def run_method(config, workdir):
@@ -337,64 +308,65 @@ def test_a_row_that_fails_leaves_the_others(tmp_path, monkeypatch, error):
     assert "seed 0: too many steps" in (tmp_path / "table.md").read_text()
 
 
-def test_other_errors_are_not_hidden(tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_what_stops_a_sweep_is_not_hidden_and_leaves_a_table_of_what_is_done(tmp_path, monkeypatch, error):
     def run_method(config, workdir):
-        raise ZeroDivisionError
+        if config.cluster.num_steps == 8:
+            raise error
+        return result(0.5)
 
     monkeypatch.setattr(sweep, "load_method", lambda method: run_method)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(error):
         sweep.run_sweep(STEPS, plan(tmp_path), tmp_path)
-
-
-def test_a_sweep_of_hct_goes_on_after_an_interruption(prepared, tmp_path, monkeypatch, capsys):
-    runs = plan(tmp_path, settings=TINY | {"data.dir": str(prepared)})
-    end_iteration = run_directory.RunDirectory.end_iteration
-
-    def interrupted(self, state, measured):
-        end_iteration(self, state, measured)
-        if "s_8" in str(self._workdir) and self.iteration == 2:
-            # As the end of the process would.
-            self._lock.close()
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run_directory.RunDirectory, "end_iteration", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            sweep.run_sweep(STEPS, runs, tmp_path)
-    # The table has what was done.
     assert [len(row["runs"]) for row in json.loads((tmp_path / "table.json").read_text())["rows"]] == [1, 0]
     assert "| s = 8 | – | – |" in (tmp_path / "table.md").read_text()
-    capsys.readouterr()
-
-    found = sweep.run_sweep(STEPS, runs, tmp_path)
-    output = capsys.readouterr().out
-    assert "s_7 (finished before)" in output and f"resuming {tmp_path}/s_8: iteration 2/2" in output
-    assert "iteration  1/2" not in output and output.count("iteration  2/2") == 1
-    assert [outcome.measures["num_clusters"] for outcome in found] == [10, 8]
-    assert all(0 < outcome.measures["best_mAP"] <= 1 and outcome.measures["iterations"] == 2 for outcome in found)
 
 
 def start(*arguments):
-    """Runs the script as a user would."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests" / "data"), "XLA_FLAGS": ""}
-    command = [sys.executable, ROOT / "experiments" / "sweep.py", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    """Starts the script as a user would, but that little time is spent in the compiler."""
+    environment = {"PYTHONPATH": str(tiny_runs.OWN_BACKBONE), "XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    return subprocess.Popen(
+        [sys.executable, tiny_runs.ROOT / "experiments" / "sweep.py", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment,
+    )
 
 
-def test_the_script_shows_the_table_and_fails_where_a_row_did(prepared, tmp_path):
-    settings = ",".join(f"{field}={value}" for field, value in (TINY | {"data.dir": prepared}).items())
-    found = start("--method=hct", "--grid=cluster.num_steps=8,13", f"--set={settings}", f"--workdir={tmp_path}")
-    assert found.returncode == 2, found.stderr
-    assert found.stderr.splitlines() == ["error: 1 of 2 runs failed; the table says why"]
-    *_, title, titles, eight, thirteen, _, _ = found.stdout.splitlines()
+def test_a_killed_sweep_of_hct_goes_on_and_fails_where_a_row_does(prepared, tmp_path):
+    grid = "cluster.num_steps=13,8"  # 24 - 13 x 2 leaves no cluster
+    settings = TINY | {"data.dir": str(prepared)}
+    texts = ",".join(f"{field}={value}" for field, value in settings.items())
+    command = ("--method=hct", f"--grid={grid}", f"--set={texts}", f"--workdir={tmp_path}")
+    _, run = plan(tmp_path, sweep.choose_sweep(None, "hct", [grid], "synthetic"), settings=settings)
+
+    process = start(*command)
+    # After iteration 0's checkpoint.
+    while process.poll() is None and not (run.folder / "pseudo_labels" / "iteration_001.npz").exists():
+        time.sleep(0.001)
+    process.kill()
+    output, errors = tiny_runs.finish(process)[1:]
+    assert "\niteration  0/1" in output and "\niteration  1/1" not in output, errors
+    assert sweep.finished_result(run) is None
+    assert [len(row["runs"]) for row in json.loads((tmp_path / "table.json").read_text())["rows"]] == [1, 0]
+
+    status, output, errors = tiny_runs.finish(start(*command))
+    assert status == 2, errors
+    assert errors.splitlines() == ["error: 1 of 2 runs failed; the table says why"]
+    assert f"resuming {run.folder}: iteration 1/1" in output
+    assert "\niteration  0/1" not in output and output.count("\niteration  1/1") == 1
+    *_, title, titles, thirteen, eight, _, _ = output.splitlines()
     assert title == "cluster.num_steps: hct on tiny" and titles.endswith("failed")
-    assert eight.startswith("cluster.num_steps=8 ") and "–" not in eight
     assert "–" in thirteen and "seed 0: cluster.merge_percent = 0.1 and cluster.num_steps = 13 leave" in thirteen
+    assert eight.startswith("cluster.num_steps=8 ") and "–" not in eight
+    # What is left is a finished run of this row.
+    measures = sweep_table.measure(sweep.finished_result(run))
+    assert measures["num_clusters"] == 8 and measures["iterations"] == 1 and 0 < measures["best_mAP"] <= 1
 
 
 def test_a_typo_is_one_line_before_anything_is_written(tmp_path):
-    found = start("--method=hct", "--grid=cluster.linkeage=single", f"--workdir={tmp_path / 'x'}")
-    assert found.returncode == 2 and not (tmp_path / "x").exists()
-    assert found.stderr == (
-        "error: the config has no field 'cluster.linkeage'; did you mean 'cluster.linkage'?\n"
-    )
+    folder = tmp_path / "x"
+    status, _, errors = tiny_runs.finish(start("--method=hct", "--grid=cluster.linkeage=single", f"--workdir={folder}"))
+    assert status == 2 and not folder.exists()
+    assert errors == "error: the config has no field 'cluster.linkeage'; did you mean 'cluster.linkage'?\n"

@@ -36,7 +36,9 @@ def start(script, data_dir, workdir, overrides, **more):
     fields = flatten(data_dir, overrides, more)
     command = [sys.executable, ROOT / "experiments" / script, f"--workdir={workdir}"]
     command += [f"--config.{key}={value}" for key, value in fields.items()]
-    environment = os.environ | {"PYTHONPATH": str(OWN_BACKBONE), "XLA_FLAGS": ""}
+    # Most of a tiny run's time would go into optimising what it compiles.
+    flags = "--xla_backend_optimization_level=0"
+    environment = os.environ | {"PYTHONPATH": str(OWN_BACKBONE), "XLA_FLAGS": flags}
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=workdir.parent
     )

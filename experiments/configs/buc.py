@@ -38,9 +38,10 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.dissimilarity.camera_penalty = 0.0  # lambda_c of SSL's cross-camera term (SSL Table 3: 0.02)
 
     config.stop = ml_collections.ConfigDict()
-    # "metric": when mAP falls (sec. 3.2), as "label_free" where no accuracy can be measured; "label_free": when
-    # pseudo labels no longer agree better with the last stage's; "never": all stages.
+    # "metric": when mAP falls (sec. 3.2), as "label_free" where no accuracy can be measured; "label_free": when the
+    # signal no longer rises; "never": all stages.
     config.stop.when = "metric"
+    config.stop.signal = "silhouette"  # of label_free: "silhouette" | "agreement", which merging keeps high
     config.stop.patience = 1 if not is_small else 4  # stages without a rise
-    config.stop.min_rise = 0.005  # of the adjusted Rand index, for "label_free"
+    config.stop.min_rise = 0.005  # of the signal
     return config

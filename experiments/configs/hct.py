@@ -49,6 +49,7 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     # "never": all iterations, as the paper; "label_free": when pseudo labels no longer agree better with the last
     # iteration's; "auto": label_free where no accuracy can be measured, never otherwise.
     config.stop.when = "auto"
+    config.stop.signal = "agreement"  # of label_free: "agreement" (adjusted Rand index) | "silhouette"
     config.stop.patience = 3  # iterations without a rise
-    config.stop.min_rise = 0.005  # of the adjusted Rand index
+    config.stop.min_rise = 0.005  # of the signal
     return config

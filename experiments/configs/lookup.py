@@ -29,7 +29,8 @@ def add_training(config: ml_collections.ConfigDict) -> None:
     config.train.learning_rate = 0.1  # until drop_epoch of the first iteration
     config.train.drop_epoch = 15  # (BUC sec. 4.2)
     config.train.later_learning_rate = 0.01  # from then on
-    config.train.backbone_rate_factor = 1.0 if is_small else 0.1  # of the backbone's rate (reference code)
+    # Of the backbone's rate (reference code); random weights need the whole.
+    config.train.backbone_rate_factor = 0.1 if config.model.weights else 1.0
     config.train.momentum = 0.9
     config.train.nesterov = True  # reference code
     config.train.weight_decay = 5e-4  # reference code

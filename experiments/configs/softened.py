@@ -39,6 +39,7 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     # "never": all iterations, as the paper; "metric": when mAP falls; "label_free": when the reliable samples no
     # longer agree better with the last iteration's; "auto": label_free where no accuracy can be measured.
     config.stop.when = "auto"
+    config.stop.signal = "agreement"  # of label_free: the share of reliable samples kept
     config.stop.patience = 5  # iterations without a rise
-    config.stop.min_rise = 0.002  # of the mean share of reliable samples kept
+    config.stop.min_rise = 0.002  # of the signal
     return config
