@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import os
 import sys
 from collections.abc import Callable
 
@@ -74,6 +75,10 @@ def _guarded(main: Callable[[], None], argv: list[str]) -> None:
         _fail(error)
     except types.NonFiniteLossError as error:
         _fail(error, status=1)
+    except BrokenPipeError:  # the reader of our output, such as head, has enough
+        # Python flushes standard output once more at its end, into the same closed pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)  # as a shell reports a program that SIGPIPE ended
     except OSError as error:
         if error.errno is None:  # a decoder's, for a damaged file
             _fail(error)

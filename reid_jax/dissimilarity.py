@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from reid_jax.distances import METRICS, by_row_blocks, is_self, pairwise_distances
+from reid_jax.distances import METRICS, by_row_blocks, by_symmetric_blocks, is_self, pairwise_distances
 from reid_jax.types import Features
 
 _BLOCK_SIZE = 1024
@@ -33,7 +33,7 @@ def dissimilarities(
         part_weight: lambda_p, 0..1.
         camera_penalty: lambda_c >= 0, in units of the distance.
         metric: one of `distances.METRICS`. Static.
-        block_size: rows at a time, which bounds what is needed beside the result. Static.
+        block_size: rows and columns at a time, which bounds what is needed beside the result. Static.
 
     Returns:
         [N, N] float32, symmetric up to rounding; the diagonal is 0.
@@ -96,37 +96,42 @@ def _check_arguments(features, camids, part_weight, camera_penalty, metric):
     return stripes if part_weight else None, jnp.asarray(camids) if camera_penalty else None
 
 
-def _block(start, size, embeddings, stripes, camids, part_weight, camera_penalty, metric):
-    """Returns rows start..start + size - 1 [size, N], the diagonal being anything."""
-
-    def rows(array):
-        return jax.lax.dynamic_slice_in_dim(array, start, size)
-
-    found = pairwise_distances(rows(embeddings), embeddings, metric=metric)
+def _between(rows, columns, part_weight, camera_penalty, metric):
+    """Returns the dissimilarities [R, C] of some samples to others; each are (embeddings, stripes, camids)."""
+    (embeddings, stripes, camids), (other_embeddings, other_stripes, other_camids) = rows, columns
+    found = pairwise_distances(embeddings, other_embeddings, metric=metric)
     if stripes is not None:
         num_parts = stripes.shape[1]
         parts = sum(
-            pairwise_distances(rows(stripes)[:, part], stripes[:, part], metric=metric) for part in range(num_parts)
+            pairwise_distances(stripes[:, part], other_stripes[:, part], metric=metric) for part in range(num_parts)
         )
         found = (1 - part_weight) * found + part_weight / num_parts * parts  # eq. (5), (7)
     if camids is not None:
-        found += camera_penalty * (rows(camids)[:, None] == camids)  # eq. (6)
+        found += camera_penalty * (camids[:, None] == other_camids)  # eq. (6)
     return found
+
+
+def _some(samples, start, size):
+    return jax.tree.map(lambda array: jax.lax.dynamic_slice_in_dim(array, start, size), samples)
 
 
 @partial(jax.jit, static_argnames=("metric", "block_size"))
 def _dissimilarities(embeddings, stripes, camids, part_weight, camera_penalty, *, metric, block_size):
-    def block(start, size):
-        found = _block(start, size, embeddings, stripes, camids, part_weight, camera_penalty, metric)
-        return jnp.where(is_self(start, found.shape), 0.0, found)
+    samples = embeddings, stripes, camids
 
-    return by_row_blocks(block, len(embeddings), block_size)
+    def tile(row, column, size):
+        found = _between(_some(samples, row, size), _some(samples, column, size), part_weight, camera_penalty, metric)
+        return jnp.where(is_self(row - column, found.shape), 0.0, found)
+
+    return by_symmetric_blocks(tile, len(embeddings), block_size)
 
 
 @partial(jax.jit, static_argnames=("k", "metric", "block_size"))
 def _most_similar(embeddings, stripes, camids, part_weight, camera_penalty, *, k, metric, block_size):
+    samples = embeddings, stripes, camids
+
     def block(start, size):
-        found = _block(start, size, embeddings, stripes, camids, part_weight, camera_penalty, metric)
+        found = _between(_some(samples, start, size), samples, part_weight, camera_penalty, metric)
         return jax.lax.top_k(jnp.where(is_self(start, found.shape), -jnp.inf, -found), k)[1]
 
     return by_row_blocks(block, len(embeddings), block_size)

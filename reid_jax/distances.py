@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 METRICS = ("cosine", "euclidean", "sqeuclidean")
 
@@ -114,6 +115,33 @@ def by_row_blocks(function: Callable[[Any, int], Any], num_rows: int, block_size
     block = jax.eval_shape(lambda: function(0, block_size))
     results = jax.tree.map(lambda part: jnp.zeros((num_rows, *part.shape[1:]), part.dtype), block)
     return jax.lax.fori_loop(0, -(-num_rows // block_size), step, results)
+
+
+def by_symmetric_blocks(function: Callable[[Any, Any, int], jax.Array], num_rows: int, block_size: int) -> jax.Array:
+    """Computes a symmetric matrix tile after tile, each together with its mirror image: half the work.
+
+    Args:
+        function: (row, column, size) -> [size, size], the tile that begins there; traced once.
+        num_rows: N.
+        block_size: rows and columns of a tile. Static.
+
+    Returns:
+        [N, N].
+    """
+    if block_size >= num_rows:
+        return function(0, 0, num_rows)
+    # The last tiles begin early where the rows do not divide, so that one shape is computed.
+    starts = np.minimum(np.arange(0, num_rows, block_size), num_rows - block_size)
+    rows, columns = (jnp.asarray(starts[each]) for each in np.triu_indices(len(starts)))
+
+    def step(index, result):
+        row, column = rows[index], columns[index]
+        tile = function(row, column, block_size)
+        result = jax.lax.dynamic_update_slice(result, tile.T, (column, row))
+        return jax.lax.dynamic_update_slice(result, tile, (row, column))
+
+    tile = jax.eval_shape(lambda: function(0, 0, block_size))
+    return jax.lax.fori_loop(0, len(rows), step, jnp.zeros((num_rows, num_rows), tile.dtype))
 
 
 def is_self(start: jax.Array | int, shape: tuple[int, int]) -> jax.Array:

@@ -13,8 +13,9 @@ def add_training(config: ml_collections.ConfigDict) -> None:
     config.model.frozen_stages = 2 if is_video and not is_small else 0
 
     config.head = ml_collections.ConfigDict()
-    config.head.dim = 0  # of the embeddings that are trained; 0 = the backbone's (2,048 in the reference code)
-    config.head.dropout = 0.5  # BUC sec. 4.2
+    # Of the embeddings that are trained; 0 = the backbone's (2,048 in the reference code).
+    config.head.dim = 256 if is_small else 0
+    config.head.dropout = 0.2 if is_small else 0.5  # BUC sec. 4.2
 
     config.memory = ml_collections.ConfigDict()
     config.memory.momentum = 0.5  # share of the old row: V_y <- (V_y + v) / 2 (BUC sec. 3.2)
@@ -23,12 +24,12 @@ def add_training(config: ml_collections.ConfigDict) -> None:
     config.loss.temperature = 0.1  # tau (BUC eq. 2)
 
     config.train = ml_collections.ConfigDict()
-    config.train.batch_size = 16  # samples (BUC sec. 4.2)
+    config.train.batch_size = 32 if is_small else 16  # samples (BUC sec. 4.2)
     config.train.num_frames = shared.num_frames(dataset)  # drawn from each tracklet; 1 for images
     config.train.optimizer = "sgd"  # "sgd" | "adam"
     config.train.learning_rate = 0.1  # until drop_epoch of the first iteration
     config.train.drop_epoch = 15  # (BUC sec. 4.2)
-    config.train.later_learning_rate = 0.01  # from then on
+    config.train.later_learning_rate = 0.05 if is_small else 0.01  # from then on
     # Of the backbone's rate (reference code); random weights need the whole.
     config.train.backbone_rate_factor = 0.1 if config.model.weights else 1.0
     config.train.momentum = 0.9
@@ -42,4 +43,4 @@ def add_training(config: ml_collections.ConfigDict) -> None:
     # Height / width of the crop.
     config.augment.sized_crop_aspect = (0.75, 1.33) if config.data.height == config.data.width else (2.0, 3.0)
     config.augment.padding = 0  # pixels added on each side before cropping
-    config.augment.erasing_probability = 0.0
+    config.augment.erasing_probability = 0.5 if is_small else 0.0
