@@ -5,15 +5,12 @@
 """
 
 import functools
-import os
 from typing import Any
 
 import numpy as np
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from data_prep import cli
-from experiments import lookup_training, reporting, run_directory, setup_run
+from experiments import command_line, lookup_training, reporting, run_directory, setup_run
 from reid_jax import cluster_quality, dissimilarity, features, linkage, losses, sharding, types
 
 
@@ -130,22 +127,5 @@ def run_buc(config: ConfigDict, workdir: str) -> dict[str, Any]:
     return run.finish("buc", mesh)
 
 
-def main() -> None:
-    """Runs BUC as the flags say."""
-    config = flags.FLAGS.config
-    run_buc(config, flags.FLAGS.workdir or os.path.join("runs", f"buc_{config.data.dataset}"))
-
-
-def define_flags() -> None:
-    """Defines the command line."""
-    config_flags.DEFINE_config_file(
-        "config",
-        os.path.join(os.path.dirname(__file__), "configs", "buc.py"),
-        "experiments/configs/buc.py:DATASET; single fields as --config.FIELD=VALUE.",
-        lock_config=True,
-    )
-    flags.DEFINE_string("workdir", None, "Run directory; runs/buc_DATASET if not given.")
-
-
 if __name__ == "__main__":
-    cli.run(main, define_flags)
+    command_line.run("buc", run_buc)

@@ -3,7 +3,6 @@
     python experiments/evaluate.py --checkpoint=runs/hct_market1501 --dataset=dukemtmcreid --data_dir=data
 """
 
-import os
 import pathlib
 
 from absl import flags
@@ -11,7 +10,7 @@ from ml_collections import ConfigDict
 
 from data_prep import cli
 from experiments import reporting, setup_run
-from reid_jax import checkpoints, features, logs, sharding, types
+from reid_jax import features, logs, sharding, types
 
 
 def run_config(checkpoint: str) -> ConfigDict:
@@ -34,6 +33,8 @@ def main() -> None:
     config = run_config(given.checkpoint)
     config.data.dataset = given.dataset or config.data.dataset
     config.data.dir = given.data_dir or config.data.dir
+    if given.tracklets is not None:
+        config.data.tracklets = given.tracklets
     mesh = sharding.make_mesh()
     sharding.check_batch_size(mesh, given.batch_size)
     dataset = setup_run.open_dataset(config.data, splits=("query", "gallery"))
@@ -59,6 +60,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("dataset", None, "Prepared data set; the run's own if not given.")
     flags.DEFINE_string("data_dir", None, "Where it was prepared; the run's own if not given.")
+    flags.DEFINE_bool("tracklets", None, "Rank tracklets, not images; as in the run if not given.")
     flags.DEFINE_integer("batch_size", 256, "Images embedded at a time.", lower_bound=1)
     flags.DEFINE_enum("metric", "cosine", ["cosine", "euclidean", "sqeuclidean"], "Distance to rank by.")
     flags.DEFINE_enum("ap_method", "step", ["step", "trapezoid"], "How average precision is computed.")

@@ -5,16 +5,13 @@
 """
 
 import functools
-import os
 from typing import Any
 
 import jax
 import numpy as np
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from data_prep import cli
-from experiments import reporting, run_directory, setup_run
+from experiments import command_line, reporting, run_directory, setup_run
 from reid_jax import (
     augment,
     cluster_quality,
@@ -156,22 +153,5 @@ def run_hct(config: ConfigDict, workdir: str) -> dict[str, Any]:
     return run.finish("hct", mesh)
 
 
-def main() -> None:
-    """Runs HCT as the flags say."""
-    config = flags.FLAGS.config
-    run_hct(config, flags.FLAGS.workdir or os.path.join("runs", f"hct_{config.data.dataset}"))
-
-
-def define_flags() -> None:
-    """Defines the command line."""
-    config_flags.DEFINE_config_file(
-        "config",
-        os.path.join(os.path.dirname(__file__), "configs", "hct.py"),
-        "experiments/configs/hct.py:DATASET; single fields as --config.FIELD=VALUE.",
-        lock_config=True,
-    )
-    flags.DEFINE_string("workdir", None, "Run directory; runs/hct_DATASET if not given.")
-
-
 if __name__ == "__main__":
-    cli.run(main, define_flags)
+    command_line.run("hct", run_hct)

@@ -37,11 +37,19 @@ class Trunk(NamedTuple):
 
 
 def check(config: ConfigDict, num_samples: int, mesh: Mesh) -> None:
-    """Checks what the data's size and the devices bound.
+    """Checks the fields of `configs/lookup.py`, and what the data's size and the devices bound.
 
     Raises:
-        UserError: a batch that does not fit.
+        UserError: a field breaks its rule, or a batch does not fit.
     """
+    for section, name, is_right, rule in (
+        ("loss", "temperature", config.loss.temperature > 0, "greater than 0"),
+        ("memory", "momentum", 0 <= config.memory.momentum <= 1, "in 0..1"),
+        ("train", "later_learning_rate", config.train.later_learning_rate > 0, "greater than 0"),
+        ("train", "backbone_rate_factor", config.train.backbone_rate_factor >= 0, "at least 0"),
+    ):
+        if not is_right:
+            raise types.UserError(f"{section}.{name} must be {rule}, got {config[section][name]}")
     sharding.check_batch_size(mesh, config.train.batch_size)
     sharding.check_batch_size(mesh, config.evaluation.batch_size)
     if config.train.batch_size > num_samples:

@@ -5,15 +5,12 @@
 """
 
 import functools
-import os
 from typing import Any
 
 import numpy as np
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from data_prep import cli
-from experiments import lookup_training, reporting, run_directory, setup_run
+from experiments import command_line, lookup_training, reporting, run_directory, setup_run
 from reid_jax import dissimilarity, features, losses, sharding, types
 
 
@@ -100,22 +97,5 @@ def run_softened(config: ConfigDict, workdir: str) -> dict[str, Any]:
     return run.finish("softened", mesh)
 
 
-def main() -> None:
-    """Runs softened similarity learning as the flags say."""
-    config = flags.FLAGS.config
-    run_softened(config, flags.FLAGS.workdir or os.path.join("runs", f"softened_{config.data.dataset}"))
-
-
-def define_flags() -> None:
-    """Defines the command line."""
-    config_flags.DEFINE_config_file(
-        "config",
-        os.path.join(os.path.dirname(__file__), "configs", "softened.py"),
-        "experiments/configs/softened.py:DATASET; single fields as --config.FIELD=VALUE.",
-        lock_config=True,
-    )
-    flags.DEFINE_string("workdir", None, "Run directory; runs/softened_DATASET if not given.")
-
-
 if __name__ == "__main__":
-    cli.run(main, define_flags)
+    command_line.run("softened", run_softened)

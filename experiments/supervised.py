@@ -5,17 +5,14 @@
 """
 
 import functools
-import os
 from typing import Any
 
 import jax
 import numpy as np
 import optax
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from data_prep import cli
-from experiments import run_directory, setup_run
+from experiments import command_line, run_directory, setup_run
 from reid_jax import augment, features, losses, optimizers, sampling, sharding, train, types
 from reid_jax.data.batches import device_batches
 from reid_jax.models import pooling
@@ -134,23 +131,5 @@ def run_supervised(config: ConfigDict, workdir: str) -> dict[str, Any]:
     return run.finish(f"supervised {config.train.loss}", mesh)
 
 
-def main() -> None:
-    """Runs a supervised baseline as the flags say."""
-    config = flags.FLAGS.config
-    default = os.path.join("runs", f"supervised_{config.train.loss}_{config.data.dataset}")
-    run_supervised(config, flags.FLAGS.workdir or default)
-
-
-def define_flags() -> None:
-    """Defines the command line."""
-    config_flags.DEFINE_config_file(
-        "config",
-        os.path.join(os.path.dirname(__file__), "configs", "supervised.py"),
-        "experiments/configs/supervised.py:DATASET; single fields as --config.FIELD=VALUE.",
-        lock_config=True,
-    )
-    flags.DEFINE_string("workdir", None, "Run directory; runs/supervised_LOSS_DATASET if not given.")
-
-
 if __name__ == "__main__":
-    cli.run(main, define_flags)
+    command_line.run("supervised", run_supervised, variant_field="loss")

@@ -2,10 +2,7 @@
 
 import json
 import pathlib
-import signal
-import time
 
-import jax
 import numpy as np
 import pytest
 import tiny_runs
@@ -14,7 +11,7 @@ from tiny_runs import finish
 from data_prep import prepare
 from experiments import buc, lookup_training, setup_run
 from experiments.configs import buc as buc_config
-from reid_jax import features, linkage, sharding, types
+from reid_jax import features, types
 
 OVERRIDES = tiny_runs.OVERRIDES | {
     "cluster.merge_percent": 0.1,  # 2 of 24
@@ -65,14 +62,7 @@ def test_killed_again_and_again_it_gives_the_same(uninterrupted, prepared, tmp_p
         lambda: (workdir / "pseudo_labels/iteration_002.npz").exists(),
         lambda: (workdir / "pseudo_labels/iteration_004.npz").exists(),
     ]
-    for moment in moments:
-        process = start(prepared, workdir)
-        while process.poll() is None and not moment():
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-        finish(process)
-    status, _, errors = finish(start(prepared, workdir))
-    assert status == 0, errors
+    tiny_runs.run_killed_at(moments, lambda: start(prepared, workdir))
     tiny_runs.assert_same(workdir, uninterrupted[0])
 
 
@@ -212,6 +202,9 @@ def test_a_whole_stage_on_the_coil100_features_equals_the_slow_definition():
         ({"dissimilarity__metric": "l2"}, "dissimilarity.metric must be one of cosine"),
         ({"train__batch_size": 32}, "train.batch_size must be at most the 24 training samples, got 32"),
         ({"train__batch_size": 12}, "a batch of 12 images must be a multiple of the 8 devices"),
+        ({"loss__temperature": 0.0}, "loss.temperature must be greater than 0, got 0.0"),
+        ({"memory__momentum": 1.5}, "memory.momentum must be in 0..1, got 1.5"),
+        ({"train__later_learning_rate": -0.1}, "train.later_learning_rate must be greater than 0"),
         ({"data__tracklets": True}, "24 of 24 images belong to no tracklet"),
         ({"head__dropout": 1.0}, "head.dropout must be at least 0 and less than 1"),
     ],

@@ -1,8 +1,6 @@
 """HCT as its user runs it: whole runs on tiny data, killed, resumed, on one and eight devices, and gone wrong."""
 
 import json
-import signal
-import time
 
 import numpy as np
 import pytest
@@ -76,14 +74,7 @@ def test_killed_again_and_again_it_gives_the_same(uninterrupted, prepared, tmp_p
         # Trained, not yet evaluated: no epoch is left when it comes back.
         lambda: len(list(workdir.glob("checkpoints/last/7"))) > 0,
     ]
-    for moment in moments:
-        process = start(prepared, workdir)
-        while process.poll() is None and not moment():
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-        finish(process)
-    status, output, errors = finish(start(prepared, workdir))
-    assert status == 0, errors
+    tiny_runs.run_killed_at(moments, lambda: start(prepared, workdir))
     tiny_runs.assert_same(workdir, uninterrupted[0])
 
 

@@ -56,3 +56,25 @@ def test_errors():
     for dropout in (-0.1, 1.0):
         with pytest.raises(types.UserError, match="head.dropout must be at least 0 and less than 1"):
             LookupModel(Backbone(), dropout=dropout)
+    with pytest.raises(types.UserError, match="bn_group_size must be a multiple of the 3 frames of a sample, got 4"):
+        LookupModel(Backbone(), num_frames=3, bn_group_size=4)
+
+
+class WithoutNorm(nn.Module):
+    @nn.compact
+    def __call__(self, images, *, train):
+        return nn.relu(nn.Conv(6, (3, 3), strides=(2, 2))(images))
+
+
+def test_batch_norm_groups_are_of_images():
+    model = LookupModel(WithoutNorm(), num_frames=3, bn_group_size=6, dropout=0.0)
+    variables = model.init(jax.random.key(0), IMAGES, train=False)
+
+    def embed(model, images):
+        rngs = {"dropout": jax.random.key(1)}
+        return model.apply(variables, images, train=True, mutable=["batch_stats"], rngs=rngs)[0][1]
+
+    # Six images are two samples: the head's group.
+    together, pair = embed(model, IMAGES), embed(model.clone(bn_group_size=0), IMAGES[6:])
+    np.testing.assert_allclose(together[2:], pair, rtol=1e-4, atol=1e-5)
+    assert not np.allclose(embed(model.clone(bn_group_size=0), IMAGES)[2:], pair, atol=1e-3)

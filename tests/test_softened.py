@@ -1,8 +1,6 @@
 """Softened similarity as its user runs it: whole runs on tiny data, killed, resumed, on eight devices, gone wrong."""
 
 import json
-import signal
-import time
 
 import numpy as np
 import pytest
@@ -64,14 +62,7 @@ def test_killed_again_and_again_it_gives_the_same(uninterrupted, prepared, tmp_p
         lambda: (workdir / "pseudo_labels/iteration_002.npz").exists(),
         lambda: (workdir / "pseudo_labels/iteration_003.npz").exists(),
     ]
-    for moment in moments:
-        process = start(prepared, workdir)
-        while process.poll() is None and not moment():
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-        finish(process)
-    status, _, errors = finish(start(prepared, workdir))
-    assert status == 0, errors
+    tiny_runs.run_killed_at(moments, lambda: start(prepared, workdir))
     tiny_runs.assert_same(workdir, uninterrupted[0])
 
 

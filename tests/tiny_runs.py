@@ -3,8 +3,10 @@
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 
@@ -47,6 +49,18 @@ def start(script, data_dir, workdir, overrides, **more):
 def finish(process):
     output, errors = process.communicate(timeout=300)
     return process.returncode, output, errors
+
+
+def run_killed_at(moments, start_run):
+    """Kills a run with signal 9 as soon as each of the moments (functions) is true, then lets it end."""
+    for moment in moments:
+        process = start_run()
+        while process.poll() is None and not moment():
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        finish(process)
+    status, _, errors = finish(start_run())
+    assert status == 0, errors
 
 
 def metrics(workdir):

@@ -35,6 +35,10 @@ class LookupModel(ReidModel):
             raise types.UserError(f"head.dim must be at least 0 (0 = the backbone's), got {self.head_dim}")
         if not 0 <= self.dropout < 1:
             raise types.UserError(f"head.dropout must be at least 0 and less than 1, got {self.dropout}")
+        if self.bn_group_size % self.num_frames:
+            raise types.UserError(
+                f"bn_group_size must be a multiple of the {self.num_frames} frames of a sample, got {self.bn_group_size}"
+            )
         super().__post_init__()
 
     @nn.compact
@@ -49,5 +53,6 @@ class LookupModel(ReidModel):
             (Features of the B * T images, [B, D'] float32 of the samples).
         """
         features = super().__call__(images, train=train)
-        head = EmbeddingHead(self.head_dim, self.dropout, self.bn_group_size, name="head")
+        # The groups are of images; the head sees samples.
+        head = EmbeddingHead(self.head_dim, self.dropout, self.bn_group_size // self.num_frames, name="head")
         return features, head(pooling.frame_mean(features.embeddings, self.num_frames), train=train)
