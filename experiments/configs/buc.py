@@ -20,8 +20,8 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     is_video = config.data.dataset in shared.VIDEO_DATASETS
 
     config.train.num_iterations = 10 if is_small else 20  # stages at most: 1 and then one per merge
-    config.train.first_epochs = 10 if is_small else 20  # of stage 0, every sample a class of its own (sec. 4.2)
-    config.train.num_epochs = 5 if is_video and not is_small else 2  # of every later stage (reference code)
+    # Of stage 0, every sample a class of its own (sec. 4.2).
+    config.train.first_epochs = 20 if not is_small else 30 if is_video else 10
 
     config.cluster = ml_collections.ConfigDict()
     config.cluster.merge_percent = 0.1 if is_small else 0.05  # mp: a stage unites int(mp * N) pairs (sec. 4.2)

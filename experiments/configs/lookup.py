@@ -24,11 +24,12 @@ def add_training(config: ml_collections.ConfigDict) -> None:
     config.loss.temperature = 0.1  # tau (BUC eq. 2)
 
     config.train = ml_collections.ConfigDict()
-    config.train.batch_size = 32 if is_small else 16  # samples (BUC sec. 4.2)
+    config.train.batch_size = 32 if is_small and not is_video else 16  # samples (BUC sec. 4.2)
     config.train.num_frames = shared.num_frames(dataset)  # drawn from each tracklet; 1 for images
+    config.train.num_epochs = 5 if is_video else 2  # of every iteration but the first (BUC's reference code)
     config.train.optimizer = "sgd"  # "sgd" | "adam"
-    config.train.learning_rate = 0.1  # until drop_epoch of the first iteration
-    config.train.drop_epoch = 15  # (BUC sec. 4.2)
+    config.train.learning_rate = 0.1  # until drop_epoch
+    config.train.drop_epoch = 30 if is_small else 15  # of the first iteration (BUC sec. 4.2)
     config.train.later_learning_rate = 0.05 if is_small else 0.01  # from then on
     # Of the backbone's rate (reference code); random weights need the whole.
     config.train.backbone_rate_factor = 0.1 if config.model.weights else 1.0

@@ -47,7 +47,7 @@ def num_frames(dataset: str) -> int:
     """Frames drawn from each training tracklet: 16 in BUC's code, fewer of the short synthetic ones; 1 for images."""
     if dataset not in VIDEO_DATASETS:
         return 1
-    return 4 if dataset in SMALL_DATASETS else 16
+    return 2 if dataset in SMALL_DATASETS else 16
 
 
 def _data_config(dataset: str) -> ml_collections.ConfigDict:

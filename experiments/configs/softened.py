@@ -21,8 +21,8 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
 
     # The baseline, with hard labels, is the first iteration; then 25 with softened ones (Fig. 4a).
     config.train.num_iterations = {"synthetic": 16, "synthetic_video": 12, "coil100": 12}.get(config.data.dataset, 26)
-    config.train.first_epochs = 10 if is_small else 30 if is_video else 25  # of the baseline (sec. 4.1)
-    config.train.num_epochs = 2  # of every later iteration; the paper does not say, BUC's code has 2
+    # Of the baseline (sec. 4.1). The paper does not say how many the later iterations have: as many as BUC's.
+    config.train.first_epochs = 30 if is_video else 10 if is_small else 25
 
     config.loss.own_weight = 0.6  # lambda, the own class's share of the target (eq. 3, Fig. 4b)
     config.memory.reset = False  # empty the table at every iteration; the paper does not say
