@@ -29,7 +29,12 @@ def stage(embeddings: np.ndarray, labels: np.ndarray, num_merges: int, size_pena
     """Our stage, as experiments/buc.py has it."""
     distances = dissimilarity.dissimilarities(Features(embeddings))
     return linkage.agglomerate(
-        distances, num_merges=num_merges, num_steps=1, linkage="single", size_penalty=size_penalty, initial_labels=labels
+        distances,
+        num_merges=num_merges,
+        num_steps=1,
+        linkage="single",
+        size_penalty=size_penalty,
+        initial_labels=labels,
     )
 
 
@@ -78,8 +83,8 @@ def main() -> None:
             seconds = measure.take_turns(calls, repeats=args.repeats)
             same = np.mean(results["plain"] == results["ours"])
             print(
-                f"N = {args.items}, D = {args.dim}, stage {number}: {len(np.unique(labels))} clusters, m = {num_merges}, "
-                f"on {jax.devices()[0].device_kind}"
+                f"N = {args.items}, D = {args.dim}, stage {number}: {len(np.unique(labels))} clusters, "
+                f"m = {num_merges}, on {jax.devices()[0].device_kind}"
             )
             for name, value in seconds.items():
                 print(f"  {name:14} {value:7.2f} s   {seconds['plain NumPy'] / value:5.1f} x as fast as plain NumPy")

@@ -19,7 +19,7 @@ def summary(workdir: str, budget: float) -> dict[str, float | str]:
     history = read_history(workdir)
     ends = np.cumsum([total_seconds(record) for record in history])
     within = [record for record, end in zip(history, ends) if end <= budget]
-    best = max(within, key=lambda record: record["mAP"])
+    best = max(within or history[:1], key=lambda record: record["mAP"])
     return {
         "method": result["method"],
         "dataset": result["dataset"],
@@ -29,7 +29,7 @@ def summary(workdir: str, budget: float) -> dict[str, float | str]:
         "best": result["best"]["mAP"],
         "best_rank1": result["best"]["rank1"],
         "last": result["last"]["mAP"],
-        "label_free": (result["label_free_choice"] or result["last"])["mAP"],
+        "label_free": result["label_free_choice"]["mAP"] if result["label_free_choice"] else np.nan,
         "seconds": ends[-1],
     }
 
@@ -51,8 +51,11 @@ def main() -> None:
     workdirs = parser.parse_args().workdirs
     budget = min(sum(map(total_seconds, read_history(workdir))) for workdir in workdirs)
     rows = [summary(workdir, budget) for workdir in workdirs]
-    (dataset,) = {row["dataset"] for row in rows}
-    print(f"{dataset}: mAP / rank-1 in per cent, mean and standard deviation (n - 1) over the seeds; {budget:.0f} s")
+    datasets = {row["dataset"] for row in rows}
+    if len(datasets) > 1:
+        parser.error(f"the runs are on different data sets: {', '.join(sorted(datasets))}")
+    print(f"{datasets.pop()}: mAP / rank-1 in per cent, mean and standard deviation (n - 1) over the seeds")
+    print(f"equal time: {budget:.0f} s\n")
     print("| method | seeds | direct transfer | best in equal time | best | last | label-free choice | seconds |")
     print("|---|---|---|---|---|---|---|---|")
     for method in dict.fromkeys(row["method"] for row in rows):
@@ -60,6 +63,8 @@ def main() -> None:
 
         def cell(name, own=own):
             values = 100 * np.array([row[name] for row in own])
+            if np.isnan(values).all():
+                return "–"
             return f"{values.mean():.1f} ± {values.std(ddof=1):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
 
         print(

@@ -81,6 +81,7 @@ def prepare(
         publishing.publish(build, data_dir, name, request, overwrite=overwrite)
     _warn_differences(dataset, kept)
     _warn_skipped(skipped)
+    _warn_lost_tracklets(records, kept)
     if progress:
         _report(f"prepared {name}", target)
     return target
@@ -152,6 +153,17 @@ def _warn_skipped(skipped: dict[str, str]) -> None:
         print(f"  {path}: {reason}", file=sys.stderr)
     if len(skipped) > _LISTED:
         print(f"  and {len(skipped) - _LISTED} more, all in {publishing.MANIFEST}", file=sys.stderr)
+
+
+def _warn_lost_tracklets(records: list[listing.Record], kept: list[listing.Record]) -> None:
+    """Names the tracklets of which every frame was skipped: a loop will not know that they were there."""
+    lost = {(r.split, r.tracklet): r.path for r in records if r.tracklet != types.UNKNOWN}
+    for record in kept:
+        lost.pop((record.split, record.tracklet), None)
+    for (split, tracklet), path in list(lost.items())[:_LISTED]:
+        print(f"warning: no frame is left of tracklet {tracklet} in {split}, with {path}", file=sys.stderr)
+    if len(lost) > _LISTED:
+        print(f"warning: nor of {len(lost) - _LISTED} more tracklets", file=sys.stderr)
 
 
 def _report(message: str, target: pathlib.Path) -> None:

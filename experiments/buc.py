@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import command_line, lookup_training, reporting, run_directory, setup_run
-from reid_jax import cluster_quality, dissimilarity, features, linkage, losses, sharding, types
+from reid_jax import cluster_quality, dissimilarity, linkage, losses, sharding, types
 
 
 def merge(
@@ -20,7 +20,7 @@ def merge(
     """Unites the m pairs of clusters that are least dissimilar (eq. 4, 6).
 
     Args:
-        embedded: of N samples, not normalised.
+        embedded: of N samples, L2-normalised.
         pseudo_labels: [N] int32, the clusters so far.
         options: config.cluster.
         num_merges: m.
@@ -29,7 +29,6 @@ def merge(
     Returns:
         (pseudo labels [N] int32, their silhouette).
     """
-    embedded = features.l2_normalized(embedded)
     distances = dissimilarity.dissimilarities(embedded, **terms)
     pseudo_labels = linkage.agglomerate(
         distances,
@@ -60,7 +59,8 @@ def check(config: ConfigDict, num_samples: int) -> int:
     if not config.cluster.size_penalty >= 0:
         raise types.UserError(f"cluster.size_penalty must be at least 0, got {config.cluster.size_penalty}")
     terms = config.dissimilarity
-    if config.cluster.linkage == "centroid" and (terms.part_weight or terms.camera_penalty or terms.metric != "euclidean"):
+    has_terms = terms.part_weight or terms.camera_penalty or terms.metric != "euclidean"
+    if config.cluster.linkage == "centroid" and has_terms:
         raise types.UserError(
             "cluster.linkage = 'centroid' compares mean embeddings by their Euclidean distance: "
             "dissimilarity.part_weight and camera_penalty must be 0 and metric 'euclidean'"
@@ -72,10 +72,11 @@ def run_buc(config: ConfigDict, workdir: str) -> dict[str, Any]:
     """Runs Algorithm 1, or the rest of it where the run directory holds a part, and returns the result."""
     setup_run.check_config(config)
     mesh = sharding.make_mesh(config.num_devices)
-    dataset = setup_run.open_dataset(config.data)
-    samples, images = dataset.samples["train"], dataset.images["train"]
+    dataset = setup_run.load_dataset(config.data)
+    samples = dataset.samples["train"]
     lookup_training.check(config, len(samples), mesh)
     num_merges = check(config, len(samples))
+    setup_run.check_distance_matrix(len(samples))
     terms = lookup_training.dissimilarity_options(config.dissimilarity, samples)
 
     def repelled_loss(embeddings, targets, table):
@@ -87,7 +88,8 @@ def run_buc(config: ConfigDict, workdir: str) -> dict[str, Any]:
             num_classes=table.num_classes,
         )
 
-    trunk = lookup_training.make_trunk(config, repelled_loss, images.shape, mesh)
+    trunk = lookup_training.make_trunk(config, repelled_loss, mesh)
+    dataset = setup_run.with_images(dataset, config.data)
     evaluate = functools.partial(
         setup_run.evaluate_model, config.evaluation, trunk.embed_step, dataset=dataset, mesh=mesh
     )
@@ -103,14 +105,7 @@ def run_buc(config: ConfigDict, workdir: str) -> dict[str, Any]:
             pseudo_labels, facts = np.arange(len(samples), dtype=np.int32), {}
             if run.iteration > 1:
                 with run.phase("embed"):
-                    embedded = features.embed_samples(
-                        trunk.embed_parts_step,
-                        state.variables,
-                        images,
-                        samples,
-                        mesh,
-                        batch_size=config.evaluation.batch_size,
-                    )
+                    embedded = lookup_training.embed(config, trunk, state, dataset, mesh)
                 with run.phase("cluster"):
                     pseudo_labels, facts["silhouette"] = merge(
                         embedded, run.previous_pseudo_labels(), config.cluster, num_merges, **terms

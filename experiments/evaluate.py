@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from data_prep import cli
 from experiments import reporting, setup_run
+from experiments.configs import shared
 from reid_jax import features, logs, sharding, types
 
 
@@ -21,8 +22,13 @@ def run_config(checkpoint: str) -> ConfigDict:
     """
     for folder in (pathlib.Path(checkpoint), *pathlib.Path(checkpoint).absolute().parents[:2]):
         if (folder / "config.json").is_file():
-            return ConfigDict(logs.read_json(folder / "config.json"))
-    raise types.UserError(f"checkpoint: no run directory at {checkpoint!r}: neither it nor its parents hold config.json")
+            # Fields that came after the run have the value that changes nothing.
+            config = shared.base_config("folder").unlock()
+            config.update(logs.read_json(folder / "config.json"))
+            return config
+    raise types.UserError(
+        f"checkpoint: no run directory at {checkpoint!r}: neither it nor its parents hold config.json"
+    )
 
 
 def main() -> None:
@@ -37,7 +43,7 @@ def main() -> None:
         config.data.tracklets = given.tracklets
     mesh = sharding.make_mesh()
     sharding.check_batch_size(mesh, given.batch_size)
-    dataset = setup_run.open_dataset(config.data, splits=("query", "gallery"))
+    dataset = setup_run.with_images(setup_run.load_dataset(config.data, splits=("query", "gallery")), config.data)
     model = setup_run.build_model(config.model)
     config.model.checkpoint = given.checkpoint
     images = dataset.images["query"]

@@ -88,11 +88,16 @@ def run_hct(config: ConfigDict, workdir: str) -> dict[str, Any]:
     batch_size = config.train.num_ids * config.train.num_instances
     sharding.check_batch_size(mesh, batch_size)
     sharding.check_batch_size(mesh, config.evaluation.batch_size)
-    dataset = setup_run.open_dataset(config.data)
-    samples, images = dataset.samples["train"], dataset.images["train"]
-    num_merges, num_frames = check(config, len(samples)), config.train.num_frames
-
+    dataset = setup_run.load_dataset(config.data)
+    samples, num_frames = dataset.samples["train"], config.train.num_frames
+    num_merges = check(config, len(samples))
+    setup_run.check_frames(config)
+    setup_run.check_distance_matrix(len(samples))
     model = setup_run.build_model(config.model)
+    setup_run.check_training(model, config.data, batch_size=batch_size * num_frames)
+    dataset = setup_run.with_images(dataset, config.data)
+    images = dataset.images["train"]
+
     optimizer = optimizers.make_optimizer(
         config.train.optimizer,
         config.train.learning_rate,

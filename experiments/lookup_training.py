@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
@@ -50,6 +49,7 @@ def check(config: ConfigDict, num_samples: int, mesh: Mesh) -> None:
     ):
         if not is_right:
             raise types.UserError(f"{section}.{name} must be {rule}, got {config[section][name]}")
+    setup_run.check_frames(config)
     sharding.check_batch_size(mesh, config.train.batch_size)
     sharding.check_batch_size(mesh, config.evaluation.batch_size)
     if config.train.batch_size > num_samples:
@@ -59,14 +59,13 @@ def check(config: ConfigDict, num_samples: int, mesh: Mesh) -> None:
 
 
 def make_trunk(
-    config: ConfigDict, loss: Callable[[jax.Array, Any, memory.LookupTable], jax.Array], image_shape, mesh: Mesh
+    config: ConfigDict, loss: Callable[[jax.Array, Any, memory.LookupTable], jax.Array], mesh: Mesh
 ) -> Trunk:
     """Builds the trunk.
 
     Args:
         config: the run's.
         loss: (head's embeddings [B, D'], targets, the lookup table) -> scalar. The labels are targets["labels"].
-        image_shape: (H, W, 3).
         mesh: the devices.
 
     Raises:
@@ -75,9 +74,6 @@ def make_trunk(
     parts = config.dissimilarity.num_parts if config.dissimilarity.part_weight else 0
     embedder = setup_run.build_model(config.model)
     part_embedder = setup_run.build_model(config.model, num_stripes=parts) if parts else embedder
-    # Found out now and not after the first iteration.
-    sample = jax.ShapeDtypeStruct((config.model.bn_group_size or 1, *image_shape), jnp.float32)
-    jax.eval_shape(functools.partial(part_embedder.init, train=False), jax.random.key(0), sample)
     model = setup_run.build_model(
         config.model,
         LookupModel,
@@ -85,6 +81,12 @@ def make_trunk(
         dropout=config.head.dropout,
         num_frames=config.train.num_frames,
     )
+    num_images = config.train.batch_size * config.train.num_frames
+    setup_run.check_training(model, config.data, batch_size=num_images)
+    try:
+        setup_run.check_training(part_embedder, config.data, batch_size=num_images)
+    except types.UserError as error:
+        raise types.UserError(f"dissimilarity.num_parts = {parts}: {error}") from error
     optimizer = optimizers.make_optimizer(
         config.train.optimizer,
         config.train.learning_rate,
@@ -129,6 +131,21 @@ def initial_state(
     dim = variables["params"]["head"]["linear"]["kernel"].shape[1]
     table = memory.init_lookup_table(len(dataset.samples["train"]), dim)
     return train.init_train_state(variables, trunk.optimizer, mesh, memory=table)
+
+
+def embed(
+    config: ConfigDict, trunk: Trunk, state: train.TrainState, dataset: setup_run.Dataset, mesh: Mesh
+) -> types.Features:
+    """Returns the training samples' features, L2-normalised, as the dissimilarity takes them."""
+    embedded = features.embed_samples(
+        trunk.embed_parts_step,
+        state.variables,
+        dataset.images["train"],
+        dataset.samples["train"],
+        mesh,
+        batch_size=config.evaluation.batch_size,
+    )
+    return features.l2_normalized(embedded)
 
 
 def restarted(state: train.TrainState, trunk: Trunk, mesh: Mesh, *, num_classes: int | None) -> train.TrainState:

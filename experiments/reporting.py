@@ -36,13 +36,13 @@ def label_quality(pseudo_labels, previous_labels, true_ids) -> dict[str, float]:
     return quality
 
 
-def reliable_quality(reliable, previous, samples_ids, camids) -> dict[str, float]:
+def reliable_quality(reliable, previous, true_ids, camids) -> dict[str, float]:
     """Judges the reliable samples of softened similarity learning.
 
     Args:
         reliable: [N, k] integer, each sample's k reliable ones.
         previous: [N, k], the last iteration's, or None.
-        samples_ids: [N] int64, -1 where not known; the precision is left out if none is known.
+        true_ids: [N] int64, -1 where not known; the precision is left out if none is known.
         camids: [N] int64, -1 where not known; so is the share across cameras.
 
     Returns:
@@ -52,7 +52,7 @@ def reliable_quality(reliable, previous, samples_ids, camids) -> dict[str, float
     quality = {"agreement": None}
     if previous is not None:
         quality["agreement"] = float((reliable[:, :, None] == previous[:, None, :]).any(axis=2).mean())
-    for name, values, differs in (("precision", samples_ids, False), ("cross_camera", camids, True)):
+    for name, values, differs in (("precision", true_ids, False), ("cross_camera", camids, True)):
         known = (values[:, None] >= 0) & (values[reliable] >= 0)
         if known.any():
             quality[f"reliable_{name}"] = float(((values[:, None] == values[reliable]) != differs)[known].mean())
@@ -65,7 +65,8 @@ def iteration_line(record: dict[str, Any], num_iterations: int) -> str:
     if "num_clusters" in record:
         parts.append(f"{record['num_clusters']} clusters")
     if "bcubed_f" in record:
-        parts.append("BCubed P/R/F " + "/".join(f"{record['bcubed_' + name]:.3f}" for name in ("precision", "recall", "f")))
+        scores = (f"{record['bcubed_' + name]:.3f}" for name in ("precision", "recall", "f"))
+        parts.append("BCubed P/R/F " + "/".join(scores))
     if "reliable_precision" in record:
         parts.append(f"reliable {100 * record['reliable_precision']:.1f}% right")
     if "reliable_cross_camera" in record:

@@ -81,6 +81,8 @@ class RunDirectory:
                         f"workdir: {str(self._workdir)!r} holds a run with {name.replace('/', '.')} = "
                         f"{before.get(name)!r}, this one has {value!r}; choose another --workdir"
                     )
+        # From an earlier end: a run that goes on must not be taken for a finished one.
+        (self._workdir / "result.json").unlink(missing_ok=True)
         logs.write_json(path, config)
 
     def is_resuming(self) -> bool:

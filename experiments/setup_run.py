@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import importlib
+import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -85,11 +86,18 @@ class Dataset(NamedTuple):
 
     @property
     def has_queries(self) -> bool:
-        """Whether accuracy can be measured."""
+        """Whether accuracy can be measured: a query has a match in the gallery, not by its own camera."""
         if not {"query", "gallery"} <= self.samples.keys():
             return False
         query, gallery = self.samples["query"], self.samples["gallery"]
-        return bool(np.isin(query.pids[query.pids > types.DISTRACTOR_PID], gallery.pids).any())
+        cameras: dict[int, set[int]] = {}
+        for pid, camid in zip(gallery.pids.tolist(), gallery.camids.tolist()):
+            cameras.setdefault(pid, set()).add(camid)
+        for pid, camid in zip(query.pids.tolist(), query.camids.tolist()):
+            removed = set() if camid == types.UNKNOWN else {camid}
+            if pid > types.DISTRACTOR_PID and cameras.get(pid, set()) - removed:
+                return True
+        return False
 
 
 def check_config(config: ConfigDict) -> None:
@@ -107,15 +115,15 @@ def check_config(config: ConfigDict) -> None:
             raise types.UserError(f"{name.replace('/', '.')} must be at least {least}, got {flat[name]}")
 
 
-def open_dataset(data: ConfigDict, *, splits: tuple[str, ...] = ("train", "query", "gallery")) -> Dataset:
-    """Opens config.data; the synthetic data set is made first if it is not there yet.
+def load_dataset(data: ConfigDict, *, splits: tuple[str, ...] = ("train", "query", "gallery")) -> Dataset:
+    """Loads what is known of config.data, without its images; a synthetic data set is made if it is not there yet.
 
     Args:
         data: config.data.
         splits: what is needed. Query and gallery may be missing, as from a folder of crops; the first may not.
 
     Raises:
-        UserError: it is not prepared, lacks the first split, or cannot be decoded.
+        UserError: it is not prepared, lacks the first split, or has no tracklets where data.tracklets asks for them.
     """
     for name in ("height", "width"):
         if data[name] < 1:
@@ -128,6 +136,24 @@ def open_dataset(data: ConfigDict, *, splits: tuple[str, ...] = ("train", "query
             f"data.dataset: {data.dataset!r} has no {splits[0]} split, only {', '.join(records)}"
         )
     records = {split: records[split] for split in splits if split in records}
+    if data.tracklets:
+        to_samples = functools.partial(samples_lib.tracklet_samples, max_frames=data.max_frames)
+    else:
+        to_samples = samples_lib.image_samples
+        if any((each.tracklets >= 0).any() for each in records.values()):
+            print(
+                f"{data.dataset} has tracklets; with data.tracklets = false every frame is a sample of its own",
+                flush=True,
+            )
+    return Dataset(records, {}, {split: to_samples(records[split]) for split in records})
+
+
+def with_images(dataset: Dataset, data: ConfigDict) -> Dataset:
+    """Opens the images of a data set, decoding them where there is no cache of them yet.
+
+    Raises:
+        UserError: an image cannot be decoded.
+    """
     open_split = functools.partial(
         images_lib.open_images,
         height=data.height,
@@ -136,11 +162,59 @@ def open_dataset(data: ConfigDict, *, splits: tuple[str, ...] = ("train", "query
         cache_bytes=int(data.cache_gib * 2**30),
         num_workers=data.num_workers,
     )
-    to_samples = samples_lib.image_samples
-    if data.tracklets:
-        to_samples = functools.partial(samples_lib.tracklet_samples, max_frames=data.max_frames)
-    samples = {split: to_samples(records[split]) for split in records}
-    return Dataset(records, {split: open_split(records[split]) for split in records}, samples)
+    return dataset._replace(images={split: open_split(each) for split, each in dataset.records.items()})
+
+
+def check_frames(config: ConfigDict) -> None:
+    """Checks that several frames are drawn only where a sample has them.
+
+    Raises:
+        UserError: train.num_frames is not 1 for images.
+    """
+    if config.train.num_frames > 1 and not config.data.tracklets:
+        raise types.UserError(
+            "train.num_frames must be 1 where samples are images (data.tracklets = false), got "
+            f"{config.train.num_frames}"
+        )
+
+
+def check_distance_matrix(num_samples: int) -> None:
+    """Checks that the N x N distances fit into the memory of the first device.
+
+    Raises:
+        UserError: they do not; names N, what they take and what there is.
+    """
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        there, copies = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), 1
+    else:
+        there, copies = (device.memory_stats() or {}).get("bytes_limit"), 2  # merging works on a copy
+    needed = 4 * num_samples**2 * copies
+    if there is not None and needed > there:
+        raise types.UserError(
+            f"the distances of all pairs of {num_samples:,} samples take {needed / 2**30:,.0f} GiB, the "
+            f"{device.platform} has {there / 2**30:,.0f}; experiments/softened.py holds no such matrix"
+        )
+
+
+def check_training(model: nn.Module, data: ConfigDict, *, batch_size: int) -> None:
+    """Traces a training step's forward pass, so that what does not fit is found before any work.
+
+    Args:
+        model: from `build_model`.
+        data: config.data.
+        batch_size: images in a batch.
+
+    Raises:
+        UserError: from the model, e.g. stripes or batch-norm groups that do not divide.
+    """
+
+    def forward(images):
+        key = jax.random.key(0)
+        variables = model.init(key, images, train=False)
+        return model.apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": key})
+
+    jax.eval_shape(forward, jax.ShapeDtypeStruct((batch_size, data.height, data.width, 3), jnp.float32))
 
 
 def build_model(model: ConfigDict, kind: type[ReidModel] = ReidModel, **fields: Any) -> ReidModel:
@@ -165,11 +239,15 @@ def build_model(model: ConfigDict, kind: type[ReidModel] = ReidModel, **fields: 
         if not (isinstance(network, type) and issubclass(network, nn.Module)):
             raise types.UserError(f"model.backbone: {model.backbone!r} is no Flax module class (flax.linen.Module)")
         if model.frozen_stages:
-            raise types.UserError(f"model.frozen_stages must be 0 for a backbone of one's own, got {model.frozen_stages}")
+            raise types.UserError(
+                f"model.frozen_stages must be 0 for a backbone of one's own, got {model.frozen_stages}"
+            )
         try:
             backbone = network()
         except TypeError as error:
-            raise types.UserError(f"model.backbone: {model.backbone!r} cannot be made without arguments: {error}") from error
+            raise types.UserError(
+                f"model.backbone: {model.backbone!r} cannot be made without arguments: {error}"
+            ) from error
     elif model.backbone in _RESNETS:
         backbone = _RESNETS[model.backbone](
             width=model.width,
@@ -250,7 +328,9 @@ def initial_variables(
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     if config.model.checkpoint:
         print(f"starting from the checkpoint {config.model.checkpoint}", flush=True)
-        return checkpoints.restore_variables(config.model.checkpoint, shapes)
+        # Another method's run has no such head, or one for other classes: then it starts anew.
+        fresh = jax.jit(init)(init_key, sample)
+        return checkpoints.restore_variables(config.model.checkpoint, fresh, optional=("head", "classifier"))
     if config.model.weights and not pathlib.Path(config.model.weights).is_file():
         raise types.UserError(
             f"model.weights: no file {config.model.weights!r}; make it with python data_prep/port_resnet.py, or "
@@ -284,7 +364,8 @@ def evaluate_model(
     """Ranks the gallery for every query, as `options` (config.evaluation) say.
 
     Returns:
-        Nothing where the data set has no queries; else mAP, rank1, rank5, rank10, rank20 and mINP as fractions, and the numbers of queries ranked and skipped.
+        Nothing where the data set has no queries; else mAP, rank1, rank5, rank10, rank20 and mINP as fractions, and
+        the numbers of queries ranked and skipped.
     """
     if not dataset.has_queries:
         return {}

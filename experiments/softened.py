@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import command_line, lookup_training, reporting, run_directory, setup_run
-from reid_jax import dissimilarity, features, losses, sharding, types
+from reid_jax import dissimilarity, losses, sharding, types
 
 
 def check(config: ConfigDict, num_samples: int) -> None:
@@ -35,8 +35,8 @@ def run_softened(config: ConfigDict, workdir: str) -> dict[str, Any]:
     """Runs the method of Figure 2, or the rest of it where the run directory holds a part; returns the result."""
     setup_run.check_config(config)
     mesh = sharding.make_mesh(config.num_devices)
-    dataset = setup_run.open_dataset(config.data)
-    samples, images = dataset.samples["train"], dataset.images["train"]
+    dataset = setup_run.load_dataset(config.data)
+    samples = dataset.samples["train"]
     lookup_training.check(config, len(samples), mesh)
     check(config, len(samples))
     terms = lookup_training.dissimilarity_options(config.dissimilarity, samples)
@@ -52,7 +52,8 @@ def run_softened(config: ConfigDict, workdir: str) -> dict[str, Any]:
             temperature=config.loss.temperature,
         )
 
-    trunk = lookup_training.make_trunk(config, softened_loss, images.shape, mesh)
+    trunk = lookup_training.make_trunk(config, softened_loss, mesh)
+    dataset = setup_run.with_images(dataset, config.data)
     evaluate = functools.partial(
         setup_run.evaluate_model, config.evaluation, trunk.embed_step, dataset=dataset, mesh=mesh
     )
@@ -70,16 +71,8 @@ def run_softened(config: ConfigDict, workdir: str) -> dict[str, Any]:
                 reliable = np.repeat(np.arange(len(samples), dtype=np.int32)[:, None], num_reliable, axis=1)
             else:
                 with run.phase("embed"):
-                    embedded = features.embed_samples(
-                        trunk.embed_parts_step,
-                        state.variables,
-                        images,
-                        samples,
-                        mesh,
-                        batch_size=config.evaluation.batch_size,
-                    )
+                    embedded = lookup_training.embed(config, trunk, state, dataset, mesh)
                 with run.phase("select"):
-                    embedded = features.l2_normalized(embedded)
                     reliable = np.asarray(dissimilarity.most_similar(embedded, k=num_reliable, **terms))
             run.save_pseudo_labels(reliable)
             num_classes = len(samples) if config.memory.reset else None
@@ -92,7 +85,7 @@ def run_softened(config: ConfigDict, workdir: str) -> dict[str, Any]:
         quality = {"agreement": None}
         if run.iteration > 1:
             before = run.previous_pseudo_labels() if run.iteration > 2 else None
-            quality = reporting.reliable_quality(reliable, before, samples.pids, samples.camids)
+            quality = reporting.reliable_quality(reliable, before, dataset.train_ids, samples.camids)
         run.end_iteration(state, quality | {"loss": float(np.mean(run.losses))} | scores)
     return run.finish("softened", mesh)
 

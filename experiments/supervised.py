@@ -75,13 +75,17 @@ def run_supervised(config: ConfigDict, workdir: str) -> dict[str, Any]:
     batch_size = config.train.num_ids * config.train.num_instances
     sharding.check_batch_size(mesh, batch_size)
     sharding.check_batch_size(mesh, config.evaluation.batch_size)
-    dataset = setup_run.open_dataset(config.data)
-    train_ids, samples, images = dataset.train_ids, dataset.samples["train"], dataset.images["train"]
+    dataset = setup_run.load_dataset(config.data)
+    train_ids, samples = dataset.train_ids, dataset.samples["train"]
     check(config, dataset)
-
+    setup_run.check_frames(config)
     embedder = model = setup_run.build_model(config.model)
     if config.train.loss == "classifier":
         model = setup_run.build_model(config.model, IdClassifier, num_classes=int(train_ids.max()) + 1)
+    setup_run.check_training(model, config.data, batch_size=batch_size * config.train.num_frames)
+    dataset = setup_run.with_images(dataset, config.data)
+    images = dataset.images["train"]
+
     steps_per_epoch = len(epoch_batches(config, 0, train_ids))
     optimizer = optimizers.make_optimizer(
         config.train.optimizer,

@@ -20,7 +20,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from data_prep import cli
-from experiments import run_directory, sweep_rows, sweep_table
+from experiments import run_directory, setup_run, sweep_rows, sweep_table
 from experiments.configs import sweeps
 from experiments.configs.sweeps import Sweep
 from experiments.sweep_rows import Run
@@ -41,7 +41,7 @@ def finished_result(run: Run) -> dict[str, Any] | None:
     """Returns the result of a run that is finished, or None.
 
     Raises:
-        UserError: the folder holds a finished run of a config that computes something else.
+        UserError: the folder holds a finished run of a config that computes something else, or on other data.
     """
     if not (run.folder / "result.json").exists():
         return None
@@ -53,7 +53,17 @@ def finished_result(run: Run) -> dict[str, Any] | None:
                 f"workdir: {str(run.folder)!r} holds a finished run with {field} = {before.get(field)!r}, row "
                 f"{run.label!r} has {value!r}; choose another --workdir"
             )
+    if "data_fingerprint" in before and before["data_fingerprint"] != data_fingerprint(run.config):
+        raise types.UserError(
+            f"workdir: {str(run.folder)!r} holds a finished run on other data than data.dir = "
+            f"{run.config.data.dir!r} has as {run.config.data.dataset!r} now; choose another --workdir"
+        )
     return logs.read_json(run.folder / "result.json")
+
+
+def data_fingerprint(config: ConfigDict) -> str:
+    """Returns the fingerprint of the data that a run of this config would work on."""
+    return setup_run.load_dataset(config.data).fingerprint
 
 
 def execute(run: Run, run_method: Callable[[ConfigDict, str], dict[str, Any]]) -> Outcome:

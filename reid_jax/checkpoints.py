@@ -86,7 +86,8 @@ class Checkpoints:
         # Looked at first: when a disk fills up while orbax writes, its threads print tracebacks of their own.
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _SPARE_BYTES
         if shutil.disk_usage(manager.directory).free < needed:
-            raise OSError(errno.ENOSPC, f"No space left on device: a checkpoint takes {needed:,} bytes", str(manager.directory))
+            reason = f"No space left on device: a checkpoint takes {needed:,} bytes"
+            raise OSError(errno.ENOSPC, reason, str(manager.directory))
         # A run killed after this save is here again. To delete the old one first could leave none.
         number = max([int(state.step), *(taken + 1 for taken in manager.all_steps())])
         try:
@@ -106,13 +107,17 @@ class Checkpoints:
             raise
 
 
-def restore_variables(checkpoint: str | pathlib.Path, like: dict[str, Any]) -> dict[str, Any]:
+def restore_variables(
+    checkpoint: str | pathlib.Path, like: dict[str, Any], *, optional: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Reads only the model of a checkpoint.
 
     Args:
         checkpoint: a run directory (its best model), or its folder checkpoints/best or checkpoints/last.
         like: the model's variables, or shapes of them, as `model.init` gives them. What the checkpoint has
             besides, such as a classifier, is left out.
+        optional: parts of the model, such as "head", that may be absent or of other shapes there: they are as in
+            `like`, which then must be arrays.
 
     Returns:
         The variables.
@@ -132,6 +137,9 @@ def restore_variables(checkpoint: str | pathlib.Path, like: dict[str, Any]) -> d
     expected = traverse_util.flatten_dict(like, sep="/")
     for name, leaf in expected.items():
         if name not in found or found[name].shape != leaf.shape:
+            if name.split("/")[1] in optional:  # params/head/...
+                found[name] = leaf
+                continue
             there = found[name].shape if name in found else "absent"
             raise types.UserError(
                 f"checkpoint {str(checkpoint)!r} is of another model: {name} is {there} there, {leaf.shape} in this one"

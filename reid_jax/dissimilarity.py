@@ -89,7 +89,9 @@ def _check_arguments(features, camids, part_weight, camera_penalty, metric):
         raise ValueError(f"camera_penalty must be at least 0, got {camera_penalty}")
     if part_weight and (stripes is None or stripes.ndim != 3 or len(stripes) != len(embeddings)):
         shape = None if stripes is None else stripes.shape
-        raise ValueError(f"features.stripes must be [N, S, D] with N = {len(embeddings)} for a part_weight, got {shape}")
+        raise ValueError(
+            f"features.stripes must be [N, S, D] with N = {len(embeddings)} for a part_weight, got {shape}"
+        )
     if camera_penalty:
         if camids is None or np.shape(camids) != (len(embeddings),) or np.min(camids) < 0:
             raise ValueError(f"camids must be [N] with N = {len(embeddings)}, all known, for a camera_penalty")

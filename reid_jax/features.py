@@ -75,7 +75,8 @@ def embed_samples(
             waiting = place, features
             bar.update(batch_size)
         add(*waiting)
-    return jax.tree.map(lambda total: total / samples.counts.reshape(-1, *[1] * (total.ndim - 1)).astype(np.float32), totals)
+    counts = samples.counts.astype(np.float32)
+    return jax.tree.map(lambda total: total / counts.reshape(-1, *[1] * (total.ndim - 1)), totals)
 
 
 def l2_normalized(features: Features | np.ndarray) -> Features | np.ndarray:

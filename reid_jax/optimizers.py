@@ -29,7 +29,8 @@ def make_optimizer(
         momentum: of SGD.
         nesterov: of SGD.
         rate_factors: for parameters whose path ("backbone/conv1/kernel") begins with a key, what their rate is
-            multiplied by, as torch's parameter groups do; the longest key counts. 0 freezes them.
+            multiplied by, as torch's parameter groups do; the longest key counts. 0 freezes them. A key that no
+            parameter's path begins with is an error at `init`.
         settable: keep the rate, a number, in the optimizer's state, where `with_learning_rate` can change it.
 
     Raises:
@@ -72,9 +73,22 @@ def _scale_by_path(factors: Mapping[str, float]) -> optax.GradientTransformation
         return optax.identity()
     longest_first = sorted(factors, key=len, reverse=True)
 
+    def name_of(path: tuple[Any, ...]) -> str:
+        return jax.tree_util.keystr(path, simple=True, separator="/")
+
+    def init(params) -> optax.EmptyState:
+        names = [name_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+        for key in factors:
+            if not any(name.startswith(key) for name in names):
+                raise ValueError(f"rate_factors: no parameter's path begins with {key!r}")
+        return optax.EmptyState()
+
     def scale(path: tuple[Any, ...], update: jax.Array) -> jax.Array:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        key = next((key for key in longest_first if name.startswith(key)), None)
+        key = next((key for key in longest_first if name_of(path).startswith(key)), None)
         return update if key is None else update * factors[key]
 
-    return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(scale, updates))
+    def update(updates, state, params=None):
+        del params
+        return jax.tree_util.tree_map_with_path(scale, updates), state
+
+    return optax.GradientTransformation(init, update)

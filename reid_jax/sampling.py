@@ -75,7 +75,7 @@ def sequential_batches(num_items: int, *, batch_size: int) -> np.ndarray:
 def draw_frames(
     rng: np.random.Generator, samples: Samples, index_batches: np.ndarray, *, num_frames: int
 ) -> np.ndarray:
-    """Draws T frames of every sample in the batches, in the order of time.
+    """Draws T frames of every sample in the batches, in their order in the sample.
 
     A sample's frames are drawn without replacement, or with replacement where it has fewer than T.
 

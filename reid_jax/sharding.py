@@ -22,7 +22,9 @@ def make_mesh(num_devices: int = 0) -> Mesh:
     """
     devices = jax.devices()
     if not 0 <= num_devices <= len(devices):
-        raise types.UserError(f"num_devices must be in 0..{len(devices)} (0 = all of this machine's), got {num_devices}")
+        raise types.UserError(
+            f"num_devices must be in 0..{len(devices)} (0 = all of this machine's), got {num_devices}"
+        )
     # Not jax.make_mesh: its Explicit axes make gathers and sorts of sharded arrays raise.
     return Mesh(np.array(devices[: num_devices or None]), (BATCH_AXIS,))
 

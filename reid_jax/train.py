@@ -159,6 +159,7 @@ def train_epoch(
         )
     if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(state.variables)):
         raise types.NonFiniteLossError(
-            f"the model is not finite after step {int(state.step) - 1} ({description}); nothing from this epoch on was saved"
+            f"the model is not finite after step {int(state.step) - 1} ({description}); nothing from this epoch on was "
+            "saved"
         )
     return state, losses

@@ -28,6 +28,14 @@ def meshes():
     return sharding.make_mesh(1), sharding.make_mesh(8)
 
 
+def _noise_image(rng, seed, pid, height, width):
+    """Noise of an identity's colour under a light that changes more than the colours differ: not too easy."""
+    import numpy as np
+
+    colour = 100 + np.random.default_rng([seed, pid]).integers(-20, 20, 3)
+    return (colour + rng.integers(-40, 40)) + rng.integers(0, 56, (height, width, 3))
+
+
 def write_market_folder(root, *, num_ids=4, images_per_id=6, height=24, width=12, seed=0):
     """Writes a tiny Market-1501 layout of noise images: identities 1.. train, 101.. test, cameras 1 and 2."""
     import numpy as np
@@ -37,10 +45,9 @@ def write_market_folder(root, *, num_ids=4, images_per_id=6, height=24, width=12
     for split, first in (("bounding_box_train", 1), ("query", 101), ("bounding_box_test", 101)):
         (root / split).mkdir(parents=True)
         for pid in range(first, first + num_ids):
-            colour = np.random.default_rng([seed, pid]).integers(0, 200, 3)
             for image in range(1 if split == "query" else images_per_id):
                 camera = 1 + image % 2 if split != "query" else 1
-                pixels = colour + rng.integers(0, 56, (height, width, 3))
+                pixels = _noise_image(rng, seed, pid, height, width)
                 name = f"{pid:04d}_c{camera}s1_{image + 10 * (split == 'query'):06d}_00.jpg"
                 Image.fromarray(pixels.astype(np.uint8)).save(root / split / name, quality=95)
     return root
@@ -69,11 +76,10 @@ def write_tracklet_folder(root, *, num_ids=4, num_cameras=2, num_frames=3, heigh
     rows, tracklet = [], 0
     for split, first in (("train", 1), ("query", 101), ("gallery", 101)):
         for pid in range(first, first + num_ids):
-            colour = np.random.default_rng([seed, pid]).integers(0, 200, 3)
             for camera in range(1 if split == "query" else num_cameras):
                 # Tracklets of different lengths.
                 for frame in range(num_frames + (pid + camera) % 3):
-                    pixels = colour + rng.integers(0, 56, (height, width, 3))
+                    pixels = _noise_image(rng, seed, pid, height, width)
                     name = f"{split}_{pid:04d}_{tracklet:03d}_{frame:02d}.png"
                     Image.fromarray(pixels.astype(np.uint8)).save(root / name)
                     rows.append([name, pid, camera + (split == "gallery"), tracklet, split])

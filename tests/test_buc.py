@@ -3,7 +3,10 @@
 import json
 import pathlib
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny_runs
 from tiny_runs import finish
@@ -11,7 +14,7 @@ from tiny_runs import finish
 from data_prep import prepare
 from experiments import buc, lookup_training, setup_run
 from experiments.configs import buc as buc_config
-from reid_jax import features, types
+from reid_jax import features, train, types
 
 OVERRIDES = tiny_runs.OVERRIDES | {
     "cluster.merge_percent": 0.1,  # 2 of 24
@@ -31,7 +34,7 @@ def make_config(data_dir, **more):
 
 
 def start(data_dir, workdir, **more):
-    return tiny_runs.start("buc.py", data_dir, workdir, OVERRIDES, **more)
+    return tiny_runs.start("buc", data_dir, workdir, OVERRIDES, **more)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +101,7 @@ def test_tracklets_parts_and_cameras(prepared_tracklets, tmp_path):
     assert result["last"]["num_clusters"] == 6 and result["last"]["queries_ranked"] == 4
 
 
-def test_cifar10_by_its_config_on_generated_images(tmp_path, capsys):
+def test_cifar10_by_its_config_on_generated_images(tmp_path):
     """BUC section 4.6: rank-1 is the accuracy of the nearest-neighbour classifier over the training images."""
     rng = np.random.default_rng(0)
     (tmp_path / "cifar-10-batches-bin").mkdir()
@@ -109,21 +112,20 @@ def test_cifar10_by_its_config_on_generated_images(tmp_path, capsys):
         rows = np.concatenate([labels[:, None], planes.reshape(count, -1)], axis=1).astype(np.uint8)
         rows.tofile(tmp_path / "cifar-10-batches-bin" / name)
     prepare.prepare("cifar10", source=tmp_path, data_dir=tmp_path / "data", progress=False)
-    config = buc_config.get_config("cifar10")
-    config.update_from_flattened_dict({
-        "data.dir": str(tmp_path / "data"),
-        "model.backbone": "own_backbone:Backbone",
+    fields = {
+        "model.width": 4,
         "train.num_iterations": 2,
         "train.first_epochs": 1,
         "train.num_epochs": 1,
-        "train.batch_size": 8,
+        "train.batch_size": 10,
         "evaluation.batch_size": 16,
-        "num_devices": 1,
-    })
-    result = buc.run_buc(config, tmp_path / "run")
-    assert result["last"]["queries_ranked"] == 10 and result["last"]["num_clusters"] == 48
-    assert result["best"]["rank1"] >= 0.5
-    assert "no camera ids" not in capsys.readouterr().out  # no cross-camera term was asked for
+    }
+    process = tiny_runs.start("buc", tmp_path / "data", tmp_path / "run", fields, dataset="cifar10")
+    status, _, errors = finish(process)
+    assert status == 0, errors
+    last = json.loads((tmp_path / "run" / "result.json").read_text())["last"]
+    assert last["queries_ranked"] == 10 and last["num_clusters"] == 48
+    assert last["rank1"] >= 0.5
 
 
 def test_stops_when_the_metric_falls(prepared, tmp_path, monkeypatch):
@@ -162,13 +164,13 @@ def test_stages_equal_the_slow_definition(criterion, name):
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(12, 8))
     embeddings = (centres[np.arange(120) % 12] + 0.6 * rng.normal(size=(120, 8))).astype(np.float32)
-    unit = features.l2_normalized(embeddings)
+    embeddings = features.l2_normalized(embeddings)
     options = buc_config.get_config("market1501").cluster
     options.linkage = name
     found = slow = np.arange(120)
     for _ in range(8):
         found, _ = buc.merge(types.Features(embeddings), found, options, 12)
-        slow = slow_stage(unit, slow, 12, 0.003, criterion)
+        slow = slow_stage(embeddings, slow, 12, 0.003, criterion)
         np.testing.assert_array_equal(found, slow)
 
 
@@ -177,14 +179,14 @@ def test_a_whole_stage_on_the_coil100_features_equals_the_slow_definition():
     if not path.exists():
         pytest.skip("the COIL-100 features are not part of the repository")
     arrays = np.load(path)
-    embeddings = arrays["embeddings"][arrays["split"] == "train"].astype(np.float32)
+    embeddings = features.l2_normalized(arrays["embeddings"][arrays["split"] == "train"].astype(np.float32))
     options = buc_config.get_config("market1501").cluster
     num_merges = int(0.05 * len(embeddings))
     found = np.arange(len(embeddings))
-    for _ in range(4):
+    for _ in range(12):
         found, _ = buc.merge(types.Features(embeddings), found, options, num_merges)
     # One more stage, from clusters of different sizes.
-    slow = slow_stage(features.l2_normalized(embeddings), found, num_merges, 0.003, np.min)
+    slow = slow_stage(embeddings, found, num_merges, 0.003, np.min)
     after, _ = buc.merge(types.Features(embeddings), found, options, num_merges)
     np.testing.assert_array_equal(after, slow)
 
@@ -215,7 +217,7 @@ def test_what_a_user_gets_wrong(prepared, tmp_path, overrides, message):
 
 
 def test_cameras_known_for_some_samples_only(prepared, capsys):
-    samples = setup_run.open_dataset(make_config(prepared).data).samples["train"]
+    samples = setup_run.load_dataset(make_config(prepared).data).samples["train"]
     options = make_config(prepared, dissimilarity__camera_penalty=0.02).dissimilarity
     assert lookup_training.dissimilarity_options(options, samples)["camera_penalty"] == 0.02
     some = samples.camids.copy()
@@ -227,6 +229,26 @@ def test_cameras_known_for_some_samples_only(prepared, capsys):
     none = dataclasses.replace(samples, camids=np.full(24, -1))
     assert "camids" not in lookup_training.dissimilarity_options(options, none)
     assert "no camera ids: the cross-camera term (CCE) is off" in capsys.readouterr().out
+
+
+def test_every_epoch_has_its_rate_and_every_stage_an_empty_table(prepared, tmp_path, monkeypatch):
+    """Stage 0: 0.1, 0.1, then 0.05 from drop_epoch 2 on; the later stages 0.05."""
+    seen = []
+    train_epoch = train.train_epoch
+
+    def recording(step, state, *args, **kwargs):
+        rate = optax.tree_utils.tree_get(state.opt_state, "learning_rate")
+        momentum = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(optax.tree_utils.tree_get(state.opt_state, "trace")))
+        table = state.memory
+        seen.append((float(rate), momentum == 0, not bool(table.rows.any()), int(table.num_classes)))
+        return train_epoch(step, state, *args, **kwargs)
+
+    monkeypatch.setattr(train, "train_epoch", recording)
+    buc.run_buc(make_config(prepared, train__num_iterations=2, num_devices=1), tmp_path)
+    rates, fresh, empty, classes = zip(*seen)
+    assert rates == pytest.approx((0.1, 0.1, 0.05, 0.05, 0.05))
+    assert fresh == empty == (True, False, False, True, False)
+    assert classes == (24, 24, 24, 22, 22)
 
 
 def test_the_papers_values():

@@ -27,7 +27,7 @@ def make_config(data_dir, **more):
 
 
 def start(data_dir, workdir, **more):
-    return tiny_runs.start("hct.py", data_dir, workdir, OVERRIDES, **more)
+    return tiny_runs.start("hct", data_dir, workdir, OVERRIDES, **more)
 
 
 @pytest.fixture(scope="module")

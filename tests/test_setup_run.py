@@ -4,11 +4,11 @@ import jax
 import numpy as np
 import pytest
 from flax import linen as nn
-from ml_collections import ConfigDict
 
 from experiments import setup_run
 from experiments.configs import buc, hct, shared, softened, supervised
-from reid_jax import types
+from reid_jax import checkpoints, optimizers, train, types
+from reid_jax.models.lookup import LookupModel
 
 
 def test_every_data_set_has_a_config_that_builds_a_model():
@@ -29,9 +29,8 @@ def test_every_data_set_has_a_config_that_builds_a_model():
 def test_weights_that_are_missing_are_named(prepared):
     config = hct.get_config("market1501")
     model = setup_run.build_model(config.model)
-    dataset = setup_run.open_dataset(
-        ConfigDict(config.data.to_dict() | {"dataset": "tiny", "dir": str(prepared), "height": 24, "width": 12})
-    )
+    data = small_data(prepared)
+    dataset = setup_run.with_images(setup_run.load_dataset(data), data)
     config.model.weights = "nowhere/resnet50.npz"
     with pytest.raises(types.UserError, match="model.weights: no file 'nowhere/resnet50.npz'.*port_resnet.py"):
         setup_run.initial_variables(config, model, dataset.images["train"], batch_size=8)
@@ -44,12 +43,12 @@ def small_data(prepared):
 
 
 def test_train_ids_are_numbered_from_0(prepared):
-    dataset = setup_run.open_dataset(small_data(prepared))
+    dataset = setup_run.load_dataset(small_data(prepared))
     assert sorted(set(dataset.train_ids)) == [0, 1, 2, 3] and dataset.has_queries
     config = small_data(prepared)
     config.height = 0
     with pytest.raises(types.UserError, match="data.height must be at least 1 pixel, got 0"):
-        setup_run.open_dataset(config)
+        setup_run.load_dataset(config)
 
 
 @pytest.mark.parametrize(
@@ -80,13 +79,14 @@ def test_a_backbone_that_needs_arguments_is_told():
 def test_random_weights_are_not_frozen(prepared):
     config = hct.get_config("synthetic")
     config.model.frozen_stages = 2
-    images = setup_run.open_dataset(small_data(prepared)).images["train"]
+    data = small_data(prepared)
+    images = setup_run.with_images(setup_run.load_dataset(data), data).images["train"]
     with pytest.raises(types.UserError, match="model.frozen_stages must be 0 where training starts from random weights"):
         setup_run.initial_variables(config, setup_run.build_model(config.model), images, batch_size=8)
 
 
 def test_distractors_are_no_identity_and_labels_are_part_of_the_fingerprint(prepared):
-    dataset = setup_run.open_dataset(small_data(prepared))
+    dataset = setup_run.load_dataset(small_data(prepared))
     records, samples = dataset.records["train"], dataset.samples["train"]
     pids = np.where(records.pids == 2, types.DISTRACTOR_PID, records.pids)
     other = dataset._replace(
@@ -94,4 +94,73 @@ def test_distractors_are_no_identity_and_labels_are_part_of_the_fingerprint(prep
         samples=dataset.samples | {"train": dataclasses.replace(samples, pids=pids)},
     )
     assert sorted(set(other.train_ids)) == [-1, 0, 1, 2]
-    assert other.fingerprint != dataset.fingerprint == setup_run.open_dataset(small_data(prepared)).fingerprint
+    assert other.fingerprint != dataset.fingerprint == setup_run.load_dataset(small_data(prepared)).fingerprint
+
+
+def test_queries_of_a_single_camera_measure_nothing(prepared):
+    dataset = setup_run.load_dataset(small_data(prepared))
+
+    def seen_by(camids):
+        samples = {
+            split: dataclasses.replace(each, camids=np.full(len(each), camids[split == "gallery"]))
+            for split, each in dataset.samples.items()
+        }
+        return dataset._replace(samples=samples).has_queries
+
+    assert dataset.has_queries and seen_by((1, 2)) and seen_by((-1, -1)) and seen_by((1, -1))
+    assert not seen_by((1, 1))
+
+
+def test_rate_factors_freeze_and_slow_what_they_name():
+    config = hct.get_config("synthetic")
+    config.model.update(width=4, frozen_stages=2)
+    model = setup_run.build_model(config.model, LookupModel)
+    params = model.init(jax.random.key(0), np.zeros((2, 32, 32, 3), np.float32), train=False)["params"]
+    optimizer = optimizers.make_optimizer(
+        "sgd", 1.0, weight_decay=0.1, momentum=0.0, rate_factors=setup_run.rate_factors(config.model, backbone=0.1)
+    )
+    ones = jax.tree.map(np.ones_like, params)
+    updates, _ = optimizer.update(ones, optimizer.init(params), params)
+    for path, update in jax.tree_util.tree_leaves_with_path(updates):
+        part, name = path[0].key, path[1].key
+        expected = 1.0 if part == "head" else 0.0 if name.startswith(("conv1", "bn1", "layer1", "layer2")) else 0.1
+        decayed = 1 + 0.1 * _at(params, path)
+        np.testing.assert_allclose(update, -expected * decayed, rtol=1e-5)
+
+
+def _at(tree, path):
+    for key in path:
+        tree = tree[key.key]
+    return tree
+
+
+def test_frames_of_images_and_matrices_beyond_memory_are_refused():
+    config = hct.get_config("synthetic")
+    config.train.num_frames = 4
+    with pytest.raises(types.UserError, match="train.num_frames must be 1 where samples are images .* got 4"):
+        setup_run.check_frames(config)
+    setup_run.check_distance_matrix(1000)
+    with pytest.raises(types.UserError, match=r"all pairs of 3,000,000 samples take 33,528 GiB, the cpu has"):
+        setup_run.check_distance_matrix(3_000_000)
+
+
+def test_batch_norm_groups_are_checked_before_any_work():
+    config = hct.get_config("synthetic")
+    config.model.update(width=4, bn_group_size=3)
+    model = setup_run.build_model(config.model)
+    with pytest.raises(types.UserError, match="bn_group_size must divide the batch of 8 images"):
+        setup_run.check_training(model, config.data, batch_size=8)
+
+
+def test_another_methods_run_is_a_start_without_its_head(prepared, tmp_path, meshes):
+    config = hct.get_config("synthetic")
+    config.model.width = 4
+    data = small_data(prepared)
+    images = setup_run.with_images(setup_run.load_dataset(data), data).images["train"]
+    plain = setup_run.initial_variables(config, setup_run.build_model(config.model), images, batch_size=8)
+    optimizer = optimizers.make_optimizer("sgd", 0.1, weight_decay=0.0)
+    checkpoints.Checkpoints(tmp_path).save_best(train.init_train_state(plain, optimizer, meshes[0]), {})
+    config.model.checkpoint = str(tmp_path)
+    found = setup_run.initial_variables(config, setup_run.build_model(config.model, LookupModel), images, batch_size=8)
+    assert "head" in found["params"] and "head" in found["batch_stats"]
+    jax.tree.map(np.testing.assert_array_equal, found["params"]["backbone"], plain["params"]["backbone"])

@@ -1,4 +1,4 @@
-"""Softened similarity as its user runs it: whole runs on tiny data, killed, resumed, on eight devices, gone wrong."""
+"""Softened similarity as its user runs it: whole runs on tiny data, killed, resumed, streamed, and gone wrong."""
 
 import json
 
@@ -28,7 +28,7 @@ def make_config(data_dir, **more):
 
 
 def start(data_dir, workdir, **more):
-    return tiny_runs.start("softened.py", data_dir, workdir, OVERRIDES, **more)
+    return tiny_runs.start("softened", data_dir, workdir, OVERRIDES, **more)
 
 
 @pytest.fixture(scope="module")
@@ -77,17 +77,17 @@ def test_one_compile_for_baseline_and_softened_labels(prepared, tmp_path, monkey
 def test_tracklets_without_cameras(prepared_tracklets, tmp_path, monkeypatch, capsys):
     from experiments import setup_run
 
-    open_dataset = setup_run.open_dataset
+    load_dataset = setup_run.load_dataset
 
     def without_cameras(data):
         import dataclasses
 
-        dataset = open_dataset(data)
+        dataset = load_dataset(data)
         samples = dataset.samples["train"]
         unknown = dataclasses.replace(samples, camids=np.full(len(samples), -1))
         return dataset._replace(samples=dataset.samples | {"train": unknown})
 
-    monkeypatch.setattr(setup_run, "open_dataset", without_cameras)
+    monkeypatch.setattr(setup_run, "load_dataset", without_cameras)
     config = make_config(
         prepared_tracklets,
         data__dataset="walks",
@@ -103,12 +103,30 @@ def test_tracklets_without_cameras(prepared_tracklets, tmp_path, monkeypatch, ca
     assert "reliable_cross_camera" not in result["last"] and result["last"]["queries_ranked"] == 4
 
 
+def test_streamed_tracklets_give_the_same(prepared_tracklets, tmp_path):
+    for name, cache_gib in (("cached", 16.0), ("streamed", 0.0)):
+        config = make_config(
+            prepared_tracklets,
+            data__dataset="walks",
+            data__tracklets=True,
+            data__cache_dir=str(tmp_path / f"cache_{name}"),
+            data__cache_gib=cache_gib,
+            train__num_iterations=2,
+            train__batch_size=4,
+            train__num_frames=2,
+            num_devices=1,
+        )
+        softened.run_softened(config, tmp_path / name)
+    assert not (tmp_path / "cache_streamed").exists() and (tmp_path / "cache_cached").exists()
+    tiny_runs.assert_same(tmp_path / "cached", tmp_path / "streamed")
+
+
 @pytest.mark.parametrize(
     "overrides,message",
     [
         ({"dissimilarity__num_reliable": 24}, "dissimilarity.num_reliable must be in 1..23, .* got 24"),
         ({"dissimilarity__num_reliable": 0}, "dissimilarity.num_reliable must be in 1..23"),
-        ({"dissimilarity__num_parts": 8}, "num_stripes must divide the feature map's height 6, got 8"),
+        ({"dissimilarity__num_parts": 8}, "dissimilarity.num_parts = 8: num_stripes must divide the feature map's height 6, got 8"),
         ({"loss__own_weight": 1.2}, "loss.own_weight must be in 0..1, got 1.2"),
         ({"stop__signal": "silhouette"}, "stop.signal must be 'agreement' where nothing is clustered"),
         ({"train__first_epochs": 0}, "train.first_epochs must be at least 1, got 0"),

@@ -51,7 +51,7 @@ def test_the_triplet_baseline_runs_on_eight_devices(prepared, tmp_path):
 
 
 def test_errors(prepared):
-    dataset = setup_run.open_dataset(make_config(prepared).data)
+    dataset = setup_run.load_dataset(make_config(prepared).data)
     with pytest.raises(types.UserError, match="'triplet' or 'classifier', got 'softmax'"):
         supervised.check(make_config(prepared, train__loss="softmax"), dataset)
     with pytest.raises(types.UserError, match="has 4 known train identities; .* at least train.num_ids = 5"):

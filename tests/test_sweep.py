@@ -225,7 +225,7 @@ def test_buc_merge_percents_leave_clusters():
 def finish(run, *, mAP=0.3, **other):
     """Writes what a finished run leaves."""
     run.folder.mkdir(parents=True)
-    (run.folder / "config.json").write_text(json.dumps(run.config.to_dict() | {"train_split": "f"} | other))
+    (run.folder / "config.json").write_text(json.dumps(run.config.to_dict() | other))
     (run.folder / "result.json").write_text(json.dumps(result(mAP)))
 
 
@@ -254,6 +254,16 @@ def test_another_config_does_not_take_over_a_finished_run(tmp_path, monkeypatch)
     monkeypatch.setattr(sweep, "load_method", lambda method: pytest.fail("a run was started"))
     with pytest.raises(types.UserError, match="s_8' holds a finished run with seed = 5, row 's = 8' has 0"):
         sweep.run_sweep(STEPS, runs, tmp_path)
+
+
+def test_a_finished_run_on_other_data_is_not_taken(tmp_path, monkeypatch):
+    run, _ = plan(tmp_path)
+    finish(run, data_fingerprint="old")
+    monkeypatch.setattr(sweep, "data_fingerprint", lambda config: "old")
+    assert sweep.finished_result(run) == result(0.3)
+    monkeypatch.setattr(sweep, "data_fingerprint", lambda config: "new")
+    with pytest.raises(types.UserError, match="holds a finished run on other data than data.dir = 'data' has"):
+        sweep.finished_result(run)
 
 
 def test_tuples_are_compared_as_json_keeps_them(tmp_path):

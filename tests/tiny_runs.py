@@ -33,10 +33,11 @@ def make_config(get_config, data_dir, overrides, **more):
     return config
 
 
-def start(script, data_dir, workdir, overrides, **more):
-    """Starts experiments/SCRIPT on one CPU device."""
+def start(method, data_dir, workdir, overrides, *, dataset="synthetic", **more):
+    """Starts experiments/METHOD.py, with its config for `dataset`, on one CPU device."""
     fields = flatten(data_dir, overrides, more)
-    command = [sys.executable, ROOT / "experiments" / script, f"--workdir={workdir}"]
+    config = f"experiments/configs/{method}.py:{dataset}"
+    command = [sys.executable, ROOT / "experiments" / f"{method}.py", f"--workdir={workdir}", f"--config={ROOT}/{config}"]
     command += [f"--config.{key}={value}" for key, value in fields.items()]
     # Most of a tiny run's time would go into optimising what it compiles.
     flags = "--xla_backend_optimization_level=0"
@@ -72,31 +73,23 @@ def metrics(workdir):
 
 
 def comparable(workdir):
-    """All that a run leaves but the seconds: the metrics, the pseudo labels and the last and best models' arrays."""
-    from reid_jax import checkpoints
+    """All that a run leaves but the seconds: metrics, pseudo labels, and all arrays of the last and best states."""
+    import orbax.checkpoint as ocp
 
     labels = {path.name: dict(np.load(path)) for path in sorted((workdir / "pseudo_labels").iterdir())}
-    like = _like()
-    models = [checkpoints.restore_variables(workdir / "checkpoints" / kind, like) for kind in ("last", "best")]
-    return metrics(workdir), labels, models
+    states = []
+    for kind in ("last", "best"):
+        newest = max((workdir / "checkpoints" / kind).iterdir(), key=lambda path: int(path.name))
+        with ocp.StandardCheckpointer() as checkpointer:
+            states += [checkpointer.restore(newest / item) for item in ("variables", "optimizer")]
+    return metrics(workdir), labels, states
 
 
 def assert_same(workdir, other):
     """Two runs left the same, bit for bit."""
     import jax
 
-    (lines, labels, models), (other_lines, other_labels, other_models) = comparable(workdir), comparable(other)
+    (lines, labels, states), (other_lines, other_labels, other_states) = comparable(workdir), comparable(other)
     assert lines == other_lines
     assert labels.keys() == other_labels.keys()
-    jax.tree.map(np.testing.assert_array_equal, (labels, models), (other_labels, other_models))
-
-
-def _like():
-    import jax
-    import jax.numpy as jnp
-    import own_backbone
-
-    from reid_jax.models.reid import ReidModel
-
-    model = ReidModel(own_backbone.Backbone())
-    return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 24, 12, 3)), train=False))
+    jax.tree.map(np.testing.assert_array_equal, (labels, states), (other_labels, other_states))

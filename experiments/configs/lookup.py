@@ -31,7 +31,7 @@ def add_training(config: ml_collections.ConfigDict) -> None:
     config.train.learning_rate = 0.1  # until drop_epoch
     config.train.drop_epoch = 30 if is_small else 15  # of the first iteration (BUC sec. 4.2)
     config.train.later_learning_rate = 0.05 if is_small else 0.01  # from then on
-    # Of the backbone's rate (reference code); random weights need the whole.
+    # Of the backbone's rate (reference code). Random weights need the whole: set 1 with --config.model.weights= .
     config.train.backbone_rate_factor = 0.1 if config.model.weights else 1.0
     config.train.momentum = 0.9
     config.train.nesterov = True  # reference code

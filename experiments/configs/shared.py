@@ -66,7 +66,8 @@ def _data_config(dataset: str) -> ml_collections.ConfigDict:
 def _model_config(dataset: str) -> ml_collections.ConfigDict:
     small, cifar = dataset in SMALL_DATASETS, dataset == CIFAR10
     model = ml_collections.ConfigDict()
-    model.backbone = "resnet18" if small or cifar else "resnet50"  # "resnet18" | "resnet34" | "resnet50" | "module:Class"
+    # "resnet18" | "resnet34" | "resnet50" | "module:Class"
+    model.backbone = "resnet18" if small or cifar else "resnet50"
     model.width = 16 if small else 64  # channels of the first stage; 64 as published
     # 1 keeps the last feature map of small images large enough for CPUs; the papers are silent, 2 as published.
     model.last_stride = 1 if small else 2

@@ -79,8 +79,9 @@ def _softened_sweeps() -> dict[str, Sweep]:
     # The paper has 1 to 10; parts of equal height must divide the feature map's 8 rows.
     num_parts = _one_field("p", "dissimilarity.num_parts", (1, 2, 4, 8))
     source = f"{_SSL}, Table 1"
+    baseline = {"Baseline": {"train.num_iterations": 1}}
     return {
-        "softened_auxiliary": Sweep("softened", "Auxiliary information", source, _auxiliary()),
+        "softened_auxiliary": Sweep("softened", "Auxiliary information", source, baseline | _auxiliary()),
         "softened_own_weight": Sweep("softened", "Own class's weight lambda", f"{_SSL}, Fig. 4(b)", own_weight),
         "softened_num_reliable": Sweep("softened", "Reliable images k", f"{_SSL}, Fig. 4(c)", num_reliable),
         "softened_camera_penalty": Sweep("softened", "Camera term lambda_c", f"{_SSL}, Fig. 4(d)", camera_penalty),

@@ -69,7 +69,7 @@ def tracklet_samples(records: Records, *, max_frames: int) -> Samples:
                 f"{where}: the frames of tracklet {records.tracklets[odd[0]]} have different {name}: "
                 f"{values[firsts[labels[odd[0]]]]} and {values[odd[0]]}, at {records.paths[odd[0]]}"
             )
-    # Records lie in the order of their paths, so that the frames of a tracklet stay in the order of time.
+    # Records lie in the order of their paths, and so do the frames of a tracklet.
     order = np.argsort(firsts[labels], kind="stable")
     firsts, counts = np.unique(firsts[labels], return_counts=True)
     kept = [_evenly_spaced(frames, max_frames) for frames in np.split(order, np.cumsum(counts)[:-1])]

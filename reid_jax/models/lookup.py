@@ -37,7 +37,8 @@ class LookupModel(ReidModel):
             raise types.UserError(f"head.dropout must be at least 0 and less than 1, got {self.dropout}")
         if self.bn_group_size % self.num_frames:
             raise types.UserError(
-                f"bn_group_size must be a multiple of the {self.num_frames} frames of a sample, got {self.bn_group_size}"
+                f"bn_group_size must be a multiple of the {self.num_frames} frames of a sample, got "
+                f"{self.bn_group_size}"
             )
         super().__post_init__()
 
