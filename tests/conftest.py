@@ -1,9 +1,13 @@
-"""Eight virtual devices for all tests, before jax starts, so that sharded can be compared with unsharded."""
+"""Eight virtual devices for all tests, before jax starts, so that sharded can be compared with unsharded.
+
+XLA optimises little: most of the suite's time would go into compiling.
+"""
 
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+_FLAGS = ("--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0")
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS])
 
 import pytest  # noqa: E402
 from absl import flags  # noqa: E402

@@ -60,10 +60,8 @@ def test_a_whole_run(uninterrupted):
 def test_killed_again_and_again_it_gives_the_same(uninterrupted, prepared, tmp_path):
     workdir = tmp_path / "killed"
     moments = [
-        lambda: (workdir / "pseudo_labels/iteration_001.npz").exists(),
-        lambda: len(list(workdir.glob("checkpoints/last/*"))) > 1,
-        lambda: (workdir / "pseudo_labels/iteration_002.npz").exists(),
-        lambda: (workdir / "pseudo_labels/iteration_004.npz").exists(),
+        lambda: len(list(workdir.glob("checkpoints/last/*"))) > 1,  # between two epochs: the table is part of the state
+        lambda: (workdir / "pseudo_labels/iteration_003.npz").exists(),
     ]
     tiny_runs.run_killed_at(moments, lambda: start(prepared, workdir))
     tiny_runs.assert_same(workdir, uninterrupted[0])
@@ -238,7 +236,8 @@ def test_every_epoch_has_its_rate_and_every_stage_an_empty_table(prepared, tmp_p
 
     def recording(step, state, *args, **kwargs):
         rate = optax.tree_utils.tree_get(state.opt_state, "learning_rate")
-        momentum = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(optax.tree_utils.tree_get(state.opt_state, "trace")))
+        trace = optax.tree_utils.tree_get(state.opt_state, "trace")
+        momentum = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(trace))
         table = state.memory
         seen.append((float(rate), momentum == 0, not bool(table.rows.any()), int(table.num_classes)))
         return train_epoch(step, state, *args, **kwargs)

@@ -58,9 +58,7 @@ def test_a_whole_run(uninterrupted):
 def test_killed_again_and_again_it_gives_the_same(uninterrupted, prepared, tmp_path):
     workdir = tmp_path / "killed"
     moments = [
-        lambda: len(list(workdir.glob("checkpoints/last/*"))) > 1,
         lambda: (workdir / "pseudo_labels/iteration_002.npz").exists(),
-        lambda: (workdir / "pseudo_labels/iteration_003.npz").exists(),
     ]
     tiny_runs.run_killed_at(moments, lambda: start(prepared, workdir))
     tiny_runs.assert_same(workdir, uninterrupted[0])

@@ -24,7 +24,8 @@ def calibrate_batch_norm(
 
     Args:
         model: called as `model.apply(variables, images, train=True, mutable=["batch_stats"], rngs=rngs)`. Its batch
-            norms must move every running statistic r to m r + (1 - m) s, of any momentum m below 1 (Flax's own do as well).
+            norms must move every running statistic r to m r + (1 - m) s, of any momentum m below 1 (Flax's own do as
+            well).
         variables: the model's; those of a model without batch norms are returned as they are.
         batches: of images [B, H, W, 3] float, normalised, all of one shape (each new shape compiles anew).
         rngs: PRNG keys by name, for models that draw in training (dropout); every batch has the same.
