@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from reid_jax.distances import METRICS, by_row_blocks, by_symmetric_blocks, is_self, pairwise_distances
+from reid_jax import distances
 from reid_jax.types import Features
 
-_BLOCK_SIZE = 1024
+_BLOCK_SIZE = 512  # tiles that stay in a core's cache
 
 
 def dissimilarities(
@@ -81,8 +81,8 @@ def _check_arguments(features, camids, part_weight, camera_penalty, metric):
     embeddings, stripes = features
     if embeddings.ndim != 2:
         raise ValueError(f"features.embeddings must be [N, D], got shape {embeddings.shape}")
-    if metric not in METRICS:
-        raise ValueError(f"metric must be one of {METRICS}, got {metric!r}")
+    if metric not in distances.METRICS:
+        raise ValueError(f"metric must be one of {distances.METRICS}, got {metric!r}")
     if not 0 <= part_weight <= 1:
         raise ValueError(f"part_weight must be in 0..1, got {part_weight}")
     if not 0 <= camera_penalty < np.inf:
@@ -98,42 +98,46 @@ def _check_arguments(features, camids, part_weight, camera_penalty, metric):
     return stripes if part_weight else None, jnp.asarray(camids) if camera_penalty else None
 
 
-def _between(rows, columns, part_weight, camera_penalty, metric):
-    """Returns the dissimilarities [R, C] of some samples to others; each are (embeddings, stripes, camids)."""
-    (embeddings, stripes, camids), (other_embeddings, other_stripes, other_camids) = rows, columns
-    found = pairwise_distances(embeddings, other_embeddings, metric=metric)
-    if stripes is not None:
-        num_parts = stripes.shape[1]
-        parts = sum(
-            pairwise_distances(stripes[:, part], other_stripes[:, part], metric=metric) for part in range(num_parts)
+def _prepare(embeddings, stripes, camids, metric):
+    """Returns a pytree of arrays with one row per sample."""
+    num_parts = 0 if stripes is None else stripes.shape[1]
+    parts = [distances.prepare(stripes[:, part], metric=metric) for part in range(num_parts)]
+    return distances.prepare(embeddings, metric=metric), parts, camids
+
+
+def _between(samples, others, part_weight, camera_penalty, metric):
+    """Returns the dissimilarities [R, C] of some samples to others, both prepared."""
+    (embeddings, parts, camids), (other_embeddings, other_parts, other_camids) = samples, others
+    found = distances.prepared_distances(embeddings, other_embeddings, metric=metric)
+    if parts:
+        part_distances = (
+            distances.prepared_distances(part, other, metric=metric)
+            for part, other in zip(parts, other_parts, strict=True)
         )
-        found = (1 - part_weight) * found + part_weight / num_parts * parts  # eq. (5), (7)
+        found = (1 - part_weight) * found + part_weight / len(parts) * sum(part_distances)  # eq. (5), (7)
     if camids is not None:
         found += camera_penalty * (camids[:, None] == other_camids)  # eq. (6)
     return found
 
 
-def _some(samples, start, size):
-    return jax.tree.map(lambda array: jax.lax.dynamic_slice_in_dim(array, start, size), samples)
-
-
 @partial(jax.jit, static_argnames=("metric", "block_size"))
 def _dissimilarities(embeddings, stripes, camids, part_weight, camera_penalty, *, metric, block_size):
-    samples = embeddings, stripes, camids
+    samples = _prepare(embeddings, stripes, camids, metric)
 
     def tile(row, column, size):
-        found = _between(_some(samples, row, size), _some(samples, column, size), part_weight, camera_penalty, metric)
-        return jnp.where(is_self(row - column, found.shape), 0.0, found)
+        rows, columns = (distances.some_rows(samples, start, size) for start in (row, column))
+        found = _between(rows, columns, part_weight, camera_penalty, metric)
+        return jnp.where(distances.is_self(row - column, found.shape), 0.0, found)
 
-    return by_symmetric_blocks(tile, len(embeddings), block_size)
+    return distances.by_symmetric_blocks(tile, len(embeddings), block_size)
 
 
 @partial(jax.jit, static_argnames=("k", "metric", "block_size"))
 def _most_similar(embeddings, stripes, camids, part_weight, camera_penalty, *, k, metric, block_size):
-    samples = embeddings, stripes, camids
+    samples = _prepare(embeddings, stripes, camids, metric)
 
     def block(start, size):
-        found = _between(_some(samples, start, size), samples, part_weight, camera_penalty, metric)
-        return jax.lax.top_k(jnp.where(is_self(start, found.shape), -jnp.inf, -found), k)[1]
+        found = _between(distances.some_rows(samples, start, size), samples, part_weight, camera_penalty, metric)
+        return jax.lax.top_k(jnp.where(distances.is_self(start, found.shape), -jnp.inf, -found), k)[1]
 
-    return by_row_blocks(block, len(embeddings), block_size)
+    return distances.by_row_blocks(block, len(embeddings), block_size)

@@ -82,7 +82,7 @@ def distance_blocks(
     _check_arguments(x, y, metric, block_size)
     num_rows = len(x)
     size = max(1, min(block_size, num_rows))
-    prepared = [_prepare(array, metric) for array in (x, y)]
+    prepared = [prepare(array, metric=metric) for array in (x, y)]
     starts = range(0, num_rows, size)
     # The last block begins early where the rows do not divide, so that one shape is compiled.
     blocks = (_distance_block(*prepared, min(start, num_rows - size), size=size, metric=metric) for start in starts)
@@ -144,6 +144,26 @@ def by_symmetric_blocks(function: Callable[[Any, Any, int], jax.Array], num_rows
     return jax.lax.fori_loop(0, len(rows), step, jnp.zeros((num_rows, num_rows), tile.dtype))
 
 
+@partial(jax.jit, static_argnames="metric")
+def prepare(x: jax.Array, *, metric: str) -> tuple[jax.Array, jax.Array]:
+    """Computes once what the distances of x [N, D] to any others need: rows [N, D] and their squared norms [N]."""
+    x = jnp.asarray(x, jnp.float32)
+    squares = jnp.sum(jnp.square(x), axis=1)
+    if metric == "cosine":
+        x = x * jax.lax.rsqrt(jnp.maximum(squares, jnp.finfo(jnp.float32).tiny))[:, None]
+    return x, squares
+
+
+def prepared_distances(prepared_x, prepared_y, *, metric: str) -> jax.Array:
+    """Computes the distances [N, M] between what `prepare` made of two arrays with the same metric."""
+    return _proper(_raw_distances(prepared_x, prepared_y, metric), metric)
+
+
+def some_rows(arrays: Any, start: jax.Array | int, size: int) -> Any:
+    """Returns rows start..start + size - 1 of every array [N, ...] of a pytree."""
+    return jax.tree.map(lambda array: jax.lax.dynamic_slice_in_dim(array, start, size), arrays)
+
+
 def is_self(start: jax.Array | int, shape: tuple[int, int]) -> jax.Array:
     """Returns [B, N] bool: where rows start..start + B - 1 of an N x N matrix meet the diagonal."""
     return start + jnp.arange(shape[0])[:, None] == jnp.arange(shape[1])
@@ -162,11 +182,11 @@ def _check_arguments(x, y, metric, block_size) -> None:
 
 @partial(jax.jit, static_argnames=("metric", "block_size"))
 def _pairwise_distances(x, y, *, metric, block_size):
-    prepared_x = _prepare(x, metric)
-    prepared_y = prepared_x if y is None else _prepare(y, metric)
+    prepared_x = prepare(x, metric=metric)
+    prepared_y = prepared_x if y is None else prepare(y, metric=metric)
 
     def block_distances(start, size):
-        distances = _proper(_raw_distances(_rows(prepared_x, start, size), prepared_y, metric), metric)
+        distances = prepared_distances(some_rows(prepared_x, start, size), prepared_y, metric=metric)
         return jnp.where(is_self(start, distances.shape), 0.0, distances) if y is None else distances
 
     return by_row_blocks(block_distances, len(x), block_size)
@@ -174,11 +194,11 @@ def _pairwise_distances(x, y, *, metric, block_size):
 
 @partial(jax.jit, static_argnames=("k", "metric", "block_size"))
 def _nearest_neighbors(x, y, *, k, metric, block_size):
-    prepared_x = _prepare(x, metric)
-    prepared_y = prepared_x if y is None else _prepare(y, metric)
+    prepared_x = prepare(x, metric=metric)
+    prepared_y = prepared_x if y is None else prepare(y, metric=metric)
 
     def block_neighbors(start, size):
-        raw = _raw_distances(_rows(prepared_x, start, size), prepared_y, metric)
+        raw = _raw_distances(some_rows(prepared_x, start, size), prepared_y, metric)
         if y is None:
             raw = jnp.where(is_self(start, raw.shape), jnp.inf, raw)
         negated, indices = jax.lax.top_k(-raw, k)
@@ -189,21 +209,7 @@ def _nearest_neighbors(x, y, *, k, metric, block_size):
 
 @partial(jax.jit, static_argnames=("size", "metric"))
 def _distance_block(prepared_x, prepared_y, start, *, size, metric):
-    return _proper(_raw_distances(_rows(prepared_x, start, size), prepared_y, metric), metric)
-
-
-@partial(jax.jit, static_argnames="metric")
-def _prepare(x, metric):
-    """Returns the rows [N, D] as the product needs them and their squared norms [N]; rows of norm 1 for cosine."""
-    x = jnp.asarray(x, jnp.float32)
-    squares = jnp.sum(jnp.square(x), axis=1)
-    if metric == "cosine":
-        x = x * jax.lax.rsqrt(jnp.maximum(squares, jnp.finfo(jnp.float32).tiny))[:, None]
-    return x, squares
-
-
-def _rows(prepared, start, size):
-    return tuple(jax.lax.dynamic_slice_in_dim(array, start, size) for array in prepared)
+    return prepared_distances(some_rows(prepared_x, start, size), prepared_y, metric=metric)
 
 
 def _raw_distances(prepared_x, prepared_y, metric):
