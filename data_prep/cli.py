@@ -14,7 +14,7 @@ from reid_jax import types
 _USER_ERRNOS = frozenset(
     (
         errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOTDIR,
-        errno.EISDIR, errno.ENAMETOOLONG, errno.EIO,
+        errno.EISDIR, errno.ENAMETOOLONG, errno.EIO, errno.EEXIST,
     )
 )  # fmt: skip
 

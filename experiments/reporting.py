@@ -67,6 +67,8 @@ def iteration_line(record: dict[str, Any], num_iterations: int) -> str:
     if "bcubed_f" in record:
         scores = (f"{record['bcubed_' + name]:.3f}" for name in ("precision", "recall", "f"))
         parts.append("BCubed P/R/F " + "/".join(scores))
+    if record.get("silhouette") is not None:
+        parts.append(f"silhouette {record['silhouette']:.3f}")
     if "reliable_precision" in record:
         parts.append(f"reliable {100 * record['reliable_precision']:.1f}% right")
     if "reliable_cross_camera" in record:

@@ -81,8 +81,6 @@ class RunDirectory:
                         f"workdir: {str(self._workdir)!r} holds a run with {name.replace('/', '.')} = "
                         f"{before.get(name)!r}, this one has {value!r}; choose another --workdir"
                     )
-        # From an earlier end: a run that goes on must not be taken for a finished one.
-        (self._workdir / "result.json").unlink(missing_ok=True)
         logs.write_json(path, config)
 
     def is_resuming(self) -> bool:
@@ -96,7 +94,10 @@ class RunDirectory:
             initial, position = restored
             self.iteration, self.epoch = position["iteration"], position["epoch"]
             self.losses, self.history, self._seconds = position["losses"], position["history"], position["seconds"]
-            print(f"resuming {self._workdir}: {self.place()}", flush=True)
+            if not self.is_over():
+                print(f"resuming {self._workdir}: {self.place()}", flush=True)
+                # From an earlier end: a run that goes on must not be taken for a finished one.
+                (self._workdir / "result.json").unlink(missing_ok=True)
         self._log = logs.MetricsLog(self._workdir, self.history)
         return initial
 

@@ -107,6 +107,9 @@ def check_config(config: ConfigDict) -> None:
         UserError: a field breaks its rule; names it, the rule and the value.
     """
     flat = logs.flatten(config.to_dict())
+    for name, value in flat.items():
+        if isinstance(value, float) and not np.isfinite(value):
+            raise types.UserError(f"{name.replace('/', '.')} must be a finite number, got {value}")
     for name, choices in _CHOICES.items():
         if name in flat and flat[name] not in choices:
             raise types.UserError(f"{name.replace('/', '.')} must be one of {', '.join(choices)}, got {flat[name]!r}")

@@ -194,6 +194,8 @@ def test_a_whole_stage_on_the_coil100_features_equals_the_slow_definition():
     [
         ({"train__num_iterations": 13}, "leave 24 - 12 x 2 = 0 clusters"),
         ({"cluster__merge_percent": 0.01}, "at least 2 and one union a stage are needed"),
+        ({"cluster__size_penalty": float("inf")}, "cluster.size_penalty must be a finite number, got inf"),
+        ({"cluster__merge_percent": float("nan")}, "cluster.merge_percent must be a finite number, got nan"),
         ({"cluster__size_penalty": -0.1}, "cluster.size_penalty must be at least 0, got -0.1"),
         ({"cluster__linkage": "minimum"}, "cluster.linkage must be one of average"),
         ({"cluster__linkage": "centroid", "dissimilarity__camera_penalty": 0.1}, "compares mean embeddings"),
