@@ -159,7 +159,10 @@ def open_images(
     path = pathlib.Path(cache_dir, f"{records.dataset}_{records.split}_{height}x{width}_{records.fingerprint}.npy")
     if not path.exists():
         _write_cache(records, height, width, path, num_workers)
-    return CachedImages(np.load(path, mmap_mode="r"))
+    try:
+        return CachedImages(np.load(path, mmap_mode="r"))
+    except (ValueError, EOFError) as error:
+        raise types.UserError(f"the image cache {str(path)!r} is damaged ({error}); delete it and start again") from error
 
 
 def _write_cache(records: Records, height: int, width: int, path: pathlib.Path, num_workers: int) -> None:
