@@ -75,6 +75,11 @@ class RunDirectory:
         # Before its first checkpoint a run has nothing that another config could spoil.
         if path.exists() and self.is_resuming():
             before = logs.flatten(logs.read_json(path))
+            if before.get("data_fingerprint") not in (None, config["data_fingerprint"]):
+                raise types.UserError(
+                    f"workdir: {str(self._workdir)!r} holds a run on other images or labels than data.dataset = "
+                    f"{self._config.data.dataset!r} has now; choose another --workdir"
+                )
             for name, value in logs.flatten(config).items():
                 if name not in before or (before[name] != value and name.replace("/", ".") not in FREE_FIELDS):
                     raise types.UserError(
