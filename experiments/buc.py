@@ -95,10 +95,7 @@ def run_buc(config: ConfigDict, workdir: str) -> dict[str, Any]:
     )
     run = run_directory.RunDirectory(workdir, config, dataset)
     state = run.restore(lookup_training.initial_state(config, trunk, dataset, mesh, resuming=run.is_resuming()))
-    if not run.history:
-        with run.phase("evaluate"):
-            scores = evaluate(state.variables)
-        run.end_iteration(state, scores)
+    run.measure_initial(state, evaluate)
 
     while not run.is_over():
         if run.epoch == 0:  # else the run was interrupted while training, and this stage's labels are kept

@@ -126,10 +126,7 @@ def run_hct(config: ConfigDict, workdir: str) -> dict[str, Any]:
         config, model, images, batch_size=batch_size, resuming=run.is_resuming()
     )
     state = run.restore(train.init_train_state(variables, optimizer, mesh))
-    if not run.history:
-        with run.phase("evaluate"):
-            scores = evaluate(state.variables)
-        run.end_iteration(state, scores)
+    run.measure_initial(state, evaluate)
 
     while not run.is_over():
         if run.epoch == 0:  # else the run was interrupted while training, and this iteration's labels are kept

@@ -14,7 +14,7 @@ import contextlib
 import json
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -105,6 +105,13 @@ class RunDirectory:
                 (self._workdir / "result.json").unlink(missing_ok=True)
         self._log = logs.MetricsLog(self._workdir, self.history)
         return initial
+
+    def measure_initial(self, state: TrainState, evaluate: Callable[[dict[str, Any]], dict[str, float]]) -> None:
+        """Records the initial model, direct transfer, unless an earlier start did; evaluate: (variables) -> scores."""
+        if not self.history:
+            with self.phase("evaluate"):
+                scores = evaluate(state.variables)
+            self.end_iteration(state, scores)
 
     def is_over(self) -> bool:
         """Whether the last iteration is done, or config.stop ends the run here."""

@@ -59,10 +59,7 @@ def run_softened(config: ConfigDict, workdir: str) -> dict[str, Any]:
     )
     run = run_directory.RunDirectory(workdir, config, dataset)
     state = run.restore(lookup_training.initial_state(config, trunk, dataset, mesh, resuming=run.is_resuming()))
-    if not run.history:
-        with run.phase("evaluate"):
-            scores = evaluate(state.variables)
-        run.end_iteration(state, scores)
+    run.measure_initial(state, evaluate)
 
     while not run.is_over():
         if run.epoch == 0:  # else the run was interrupted while training, and this iteration's labels are kept
