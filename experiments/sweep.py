@@ -79,8 +79,9 @@ def run_sweep(sweep: Sweep, runs: Sequence[Run], workdir: str | pathlib.Path) ->
     """Runs what is not finished and keeps the table in `workdir` up to date.
 
     Raises:
-        UserError: a finished run is of another config; before any run starts.
+        UserError: the folder has another sweep's table, or a finished run is of another config; before any run starts.
     """
+    _check_table(sweep, pathlib.Path(workdir, "table.json"))
     finished = [finished_result(run) is not None for run in runs]
     run_method = load_method(sweep.method)
     pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
@@ -95,6 +96,17 @@ def run_sweep(sweep: Sweep, runs: Sequence[Run], workdir: str | pathlib.Path) ->
         with atomic.atomic_path(pathlib.Path(workdir, "table.md")) as temporary:
             temporary.write_text(sweep_table.markdown_table(table))
     return outcomes
+
+
+def _check_table(sweep: Sweep, path: pathlib.Path) -> None:
+    """Refuses to replace the table of another sweep."""
+    if not path.exists():
+        return
+    title = logs.read_json(path).get("title")
+    if title != sweep.title:
+        raise types.UserError(
+            f"workdir: {str(path)!r} is the table of the sweep {title!r}, not of {sweep.title!r}; choose another --workdir"
+        )
 
 
 def choose_sweep(name: str | None, method: str | None, grid: Sequence[str], dataset: str) -> Sweep:

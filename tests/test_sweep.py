@@ -248,6 +248,14 @@ def test_finished_runs_are_not_run_again(tmp_path, monkeypatch, capsys):
     ]
 
 
+def test_another_sweeps_table_is_not_replaced(tmp_path, monkeypatch):
+    (tmp_path / "table.json").write_text(json.dumps({"title": "Criterion"}))
+    monkeypatch.setattr(sweep, "load_method", lambda method: pytest.fail("a run was started"))
+    with pytest.raises(types.UserError, match="is the table of the sweep 'Criterion', not of .*choose another --workdir"):
+        sweep.run_sweep(STEPS, plan(tmp_path), tmp_path)
+    assert json.loads((tmp_path / "table.json").read_text()) == {"title": "Criterion"}
+
+
 def test_another_config_does_not_take_over_a_finished_run(tmp_path, monkeypatch):
     runs = plan(tmp_path)
     finish(runs[1], seed=5)
