@@ -1,5 +1,6 @@
 """What the benchmarks measure with: seconds of calls that take turns, and a call's peak memory."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -28,13 +29,14 @@ def take_turns(calls: dict[str, Callable], *, repeats: int) -> dict[str, float]:
 
 
 def peak_bytes(call: Callable) -> int:
-    """Returns by how much the process's memory grew at most during a call, looked at 100 times a second."""
+    """Returns by how much the memory of the process and its children grew at most during a call, looked at 100 times a
+    second. Pages that processes share count for each of them."""
     process, done, peak = psutil.Process(), threading.Event(), [0]
-    before = process.memory_info().rss
+    before = _resident_bytes(process)
 
     def watch():
         while not done.wait(0.01):
-            peak[0] = max(peak[0], process.memory_info().rss)
+            peak[0] = max(peak[0], _resident_bytes(process))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -42,3 +44,11 @@ def peak_bytes(call: Callable) -> int:
     done.set()
     watcher.join()
     return max(0, peak[0] - before)
+
+
+def _resident_bytes(process: psutil.Process) -> int:
+    total = process.memory_info().rss
+    for child in process.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            total += child.memory_info().rss
+    return total

@@ -21,6 +21,7 @@ _USER_ERRNOS = frozenset(
 
 # What ml_collections raises for a config file or a --config.FIELD that is wrong.
 _CONFIG_ERRORS = (AttributeError, KeyError, OSError, TypeError, ValueError)
+_HELP = frozenset(("--help", "-help", "--helpshort", "-h", "-?"))
 
 
 def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
@@ -30,15 +31,33 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
     rights and a full disk print "error: ..." as one line on standard error and end with exit status 2; a loss that
     is not finite does so with status 1. Ctrl-C ends with status 130. Any other error keeps its traceback.
 
+    --help prints the script's docstring and its own flags, not absl's, and ends with status 0.
+
     Args:
         main: does the work, reading flags.FLAGS.
         define_flags: defines the flags; in here, because config flags look at the command line when defined.
     """
+    foreign = set(flags.FLAGS)
     try:
         define_flags()
+    except flags.Error as error:
+        _fail(_last_line(error))
     except _CONFIG_ERRORS as error:
         _fail(f"--config: {_last_line(error)}")
+    if _HELP.intersection(sys.argv[1:]):
+        own = [name for name in flags.FLAGS if name not in foreign]
+        _guarded(functools.partial(_print_help, own), [])
+        sys.exit(0)
     app.run(functools.partial(_guarded, main), flags_parser=_parse)
+
+
+def _print_help(names: list[str]) -> None:
+    # absl would show the flags that the script itself defines, not those that its modules do for it.
+    own = flags.FlagValues()
+    for name in names:
+        own[name] = flags.FLAGS[name]
+    print((sys.modules["__main__"].__doc__ or "").strip())
+    print(f"\nFlags:\n\n{own.get_help(prefix='  ', include_special_flags=False)}", flush=True)
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -46,12 +65,25 @@ def _parse(argv: list[str]) -> list[str]:
         arguments = flags.FLAGS(argv)
         if "config" in flags.FLAGS:
             hasattr(flags.FLAGS.config, "seed")  # looking at a field raises if the file could not be loaded
+    except flags.IllegalFlagValueError as error:
+        _fail(_broken_rule(error) or _last_line(error))
     except (flags.Error, *_CONFIG_ERRORS) as error:
         _fail(_last_line(error))
     if not flags.FLAGS["verbosity"].present:
         # Libraries report what they load at this level; people asked for results.
         logging.set_verbosity(logging.WARNING)
     return arguments
+
+
+def _broken_rule(error: flags.IllegalFlagValueError) -> str | None:
+    """What a flag's value must be, where absl only repeats Python's complaint; None for a flag without such a rule."""
+    given = str(error).removesuffix(f": {error.__context__}")  # flag --NAME=VALUE
+    name = given.removeprefix("flag --").partition("=")[0]
+    if name not in flags.FLAGS:
+        return None
+    parser = flags.FLAGS[name].parser
+    rule = "true or false" if isinstance(parser, flags.BooleanParser) else parser.syntactic_help
+    return f"{given}: it must be {rule}" if rule else None
 
 
 def _last_line(error: Exception) -> str:

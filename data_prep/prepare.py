@@ -9,6 +9,7 @@ The source is a folder, a zip or a tar archive. A killed run leaves nothing that
 clears up after it.
 """
 
+import inspect
 import pathlib
 import re
 import sys
@@ -18,6 +19,7 @@ from absl import flags
 
 from data_prep import archives, catalog, cli, publishing, writing
 from data_prep.readers import listing, synthetic
+from data_prep.synthetic import write_synthetic, write_synthetic_video
 from reid_jax import types
 
 _ON_BAD_IMAGE = ("fail", "skip")
@@ -80,6 +82,7 @@ def prepare(
         publishing.write_manifest(folder, request, catalog.summarize(kept), skipped)
         publishing.publish(build, data_dir, name, request, overwrite=overwrite)
     _warn_differences(dataset, kept)
+    _warn_distractors(dataset, kept)
     _warn_skipped(skipped)
     _warn_lost_tracklets(records, kept)
     if progress:
@@ -145,6 +148,20 @@ def _warn_differences(dataset: str, records: list[listing.Record]) -> None:
         print(f"warning: {dataset}: {difference}", file=sys.stderr)
 
 
+def _warn_distractors(dataset: str, records: list[listing.Record]) -> None:
+    """Names the images that a person's own index made distractors; in the other data sets the protocol does."""
+    if dataset != "folder":
+        return
+    counts = Counter(record.split for record in records if record.pid == types.DISTRACTOR_PID)
+    if counts:
+        images = ", ".join(f"{counts[split]} in {split}" for split in listing.SPLITS if split in counts)
+        print(
+            f"warning: images of pid {types.DISTRACTOR_PID}: {images}; they are distractors, never a query's match: "
+            "number people from 1",
+            file=sys.stderr,
+        )
+
+
 def _warn_skipped(skipped: dict[str, str]) -> None:
     if not skipped:
         return
@@ -175,16 +192,21 @@ def _report(message: str, target: pathlib.Path) -> None:
 def _define_flags() -> None:
     flags.DEFINE_string("dataset", None, f"Which data set: {', '.join(catalog.DATASETS)}.")
     flags.DEFINE_string("source", None, "The raw data set's folder, zip or tar archive.")
-    flags.DEFINE_string("data_dir", None, "Where prepared data sets are.")
+    flags.DEFINE_string("data_dir", "data", "Where prepared data sets are.")
     flags.DEFINE_string("name", None, "The prepared data set's name; the data set's own without it.")
     flags.DEFINE_string("on_bad_image", "fail", "fail or skip: what to do with images that cannot be decoded.")
     flags.DEFINE_bool("overwrite", False, "Replace a data set of that name which was prepared before.")
     flags.DEFINE_string("csv", None, "folder: a CSV index of the images; index.csv in the source without it.")
     flags.DEFINE_string("camid_from", None, "folder: a regular expression whose group is the camera in a path.")
     flags.DEFINE_bool("tracklets", None, "folder: every innermost folder is a tracklet, its images the frames.")
+    made = {"synthetic": write_synthetic, "synthetic_video": write_synthetic_video}
     for option in dict.fromkeys(synthetic.OPTIONS + synthetic.VIDEO_OPTIONS):
-        made = [name for name in ("synthetic", "synthetic_video") if option in catalog.DATASETS[name].options]
-        flags.DEFINE_integer(option, None, f"{', '.join(made)}: as in data_prep.synthetic's write_ functions.")
+        defaults = ", ".join(
+            f"{name} ({inspect.signature(write).parameters[option].default} if not given)"
+            for name, write in made.items()
+            if option in catalog.DATASETS[name].options
+        )
+        flags.DEFINE_integer(option, None, f"{defaults}: as in data_prep.synthetic's write_ functions.")
 
 
 def _main() -> None:

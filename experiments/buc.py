@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import command_line, lookup_training, reporting, run_directory, setup_run
+from experiments import command_line, config_checks, lookup_training, reporting, run_directory, setup_run
 from reid_jax import cluster_quality, dissimilarity, linkage, losses, sharding, types
 
 
@@ -56,8 +56,6 @@ def check(config: ConfigDict, num_samples: int) -> int:
             f"{num_samples} - {num_stages - 1} x {num_merges} = {num_samples - (num_stages - 1) * num_merges} clusters "
             f"of {num_samples} samples; at least 2 and one union a stage are needed"
         )
-    if not config.cluster.size_penalty >= 0:
-        raise types.UserError(f"cluster.size_penalty must be at least 0, got {config.cluster.size_penalty}")
     terms = config.dissimilarity
     has_terms = terms.part_weight or terms.camera_penalty or terms.metric != "euclidean"
     if config.cluster.linkage == "centroid" and has_terms:
@@ -70,7 +68,7 @@ def check(config: ConfigDict, num_samples: int) -> int:
 
 def run_buc(config: ConfigDict, workdir: str) -> dict[str, Any]:
     """Runs Algorithm 1, or the rest of it where the run directory holds a part, and returns the result."""
-    setup_run.check_config(config)
+    config_checks.check_config(config)
     mesh = sharding.make_mesh(config.num_devices)
     dataset = setup_run.load_dataset(config.data)
     samples = dataset.samples["train"]
@@ -89,11 +87,12 @@ def run_buc(config: ConfigDict, workdir: str) -> dict[str, Any]:
         )
 
     trunk = lookup_training.make_trunk(config, repelled_loss, mesh)
+    run = run_directory.RunDirectory(workdir, config, dataset)
+    setup_run.check_start(config.model, resuming=run.is_resuming())
     dataset = setup_run.with_images(dataset, config.data)
     evaluate = functools.partial(
         setup_run.evaluate_model, config.evaluation, trunk.embed_step, dataset=dataset, mesh=mesh
     )
-    run = run_directory.RunDirectory(workdir, config, dataset)
     state = run.restore(lookup_training.initial_state(config, trunk, dataset, mesh, resuming=run.is_resuming()))
     run.measure_initial(state, evaluate)
 

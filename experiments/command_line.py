@@ -2,7 +2,10 @@
 
 import functools
 import importlib
+import os
 import pathlib
+import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +13,12 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from data_prep import cli
-from reid_jax import logs, types
+from experiments import config_checks
+from experiments.configs import shared
+from reid_jax import types
 
 _CONFIGS = pathlib.Path(__file__).parent / "configs"
+_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
 
 
 def run(method: str, run_method: Callable[[ConfigDict, str], Any], *, variant_field: str | None = None) -> None:
@@ -25,10 +31,13 @@ def run(method: str, run_method: Callable[[ConfigDict, str], Any], *, variant_fi
     """
 
     def main() -> None:
-        config, workdir = flags.FLAGS.config, flags.FLAGS.workdir
+        config = flags.FLAGS.config
         _check_method(config, method)
         variant = [config.train[variant_field]] if variant_field else []
-        run_method(config, workdir or str(pathlib.Path("runs", "_".join([method, *variant, config.data.dataset]))))
+        default = pathlib.Path("runs", "_".join([method, *variant, config.data.dataset]))
+        workdir = pathlib.Path(flags.FLAGS.workdir or default)
+        check_workdir(workdir)
+        run_method(config, str(workdir))
 
     variant = f"_{variant_field.upper()}" if variant_field else ""
     cli.run(main, functools.partial(_define_flags, method, f"runs/{method}{variant}_DATASET"))
@@ -41,19 +50,52 @@ def _check_method(config: ConfigDict, method: str) -> None:
         UserError: it is another method's.
     """
     own = importlib.import_module(f"experiments.configs.{method}").get_config("folder")
-    missing = logs.flatten(own.to_dict()).keys() - logs.flatten(config.to_dict()).keys()
+    missing = config_checks.flat_fields(own.to_dict()).keys() - config_checks.flat_fields(config.to_dict()).keys()
     if missing:
-        field = min(missing).replace("/", ".")
         raise types.UserError(
-            f"--config: it has no field {field}; it must be a config of {method}, experiments/configs/{method}.py"
+            f"--config: it has no field {min(missing)}; it must be a config of {method}, experiments/configs/{method}.py"
         )
 
 
+def check_workdir(workdir: pathlib.Path) -> None:
+    """Checks that the run directory is a folder or can be made, before the data are read.
+
+    Raises:
+        UserError: it, or what it would be made in, is something else.
+    """
+    there = next(path for path in (workdir, *workdir.parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise types.UserError(f"--workdir: {str(there)!r} is not a folder, it must be one")
+
+
+def _check_overrides(default: str) -> None:
+    """Checks the names in --config.NAME=VALUE, of which ml_collections would only tell a part.
+
+    Raises:
+        UserError: the config, from --config or the file `default`, has no such field.
+    """
+    given = [found[1] for argument in sys.argv if (found := _OVERRIDE.match(argument))]
+    if not given:
+        return
+    # By a flag of its own: the real one is parsed together with the overrides.
+    alone = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", default, flag_values=alone, sys_argv=[])
+    alone(sys.argv, known_only=True)
+    fields = config_checks.flat_fields(alone.config.to_dict())
+    for field in given:
+        config_checks.check_field(field, fields)
+
+
 def _define_flags(method: str, default_workdir: str) -> None:
+    default = str(_CONFIGS / f"{method}.py")
+    _check_overrides(default)
     config_flags.DEFINE_config_file(
         "config",
-        str(_CONFIGS / f"{method}.py"),
-        f"experiments/configs/{method}.py:DATASET; single fields as --config.FIELD=VALUE.",
+        default,
+        f"experiments/configs/{method}.py:DATASET, with DATASET one of {', '.join(shared.DATASETS)}; without it "
+        "synthetic. A data set of your own that you prepared as NAME: DATASET is folder, and --config.data.dataset=NAME. "
+        "Single fields are overridden by --config.FIELD=VALUE, as in --config.train.num_epochs=4; the file and "
+        "experiments/configs/shared.py say what each field means.",
         lock_config=True,
     )
     flags.DEFINE_string("workdir", None, f"Run directory; {default_workdir} if not given.")

@@ -9,7 +9,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from data_prep import cli
-from experiments import reporting, setup_run
+from experiments import config_checks, reporting, setup_run
 from experiments.configs import shared
 from reid_jax import features, logs, sharding, types
 
@@ -41,6 +41,7 @@ def main() -> None:
     config.data.dir = given.data_dir or config.data.dir
     if given.tracklets is not None:
         config.data.tracklets = given.tracklets
+    config_checks.check_config(config)
     mesh = sharding.make_mesh()
     sharding.check_batch_size(mesh, given.batch_size)
     dataset = setup_run.with_images(setup_run.load_dataset(config.data, splits=("query", "gallery")), config.data)

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import command_line, reporting, run_directory, setup_run
+from experiments import command_line, config_checks, reporting, run_directory, setup_run
 from reid_jax import (
     augment,
     cluster_quality,
@@ -83,7 +83,7 @@ def pk_epochs(config: ConfigDict, run: run_directory.RunDirectory, pseudo_labels
 
 def run_hct(config: ConfigDict, workdir: str) -> dict[str, Any]:
     """Runs Algorithm 1, or the rest of it where the run directory holds a part, and returns the result."""
-    setup_run.check_config(config)
+    config_checks.check_config(config)
     mesh = sharding.make_mesh(config.num_devices)
     batch_size = config.train.num_ids * config.train.num_instances
     sharding.check_batch_size(mesh, batch_size)
@@ -95,6 +95,8 @@ def run_hct(config: ConfigDict, workdir: str) -> dict[str, Any]:
     setup_run.check_distance_matrix(len(samples))
     model = setup_run.build_model(config.model)
     setup_run.check_training(model, config.data, batch_size=batch_size * num_frames)
+    run = run_directory.RunDirectory(workdir, config, dataset)
+    setup_run.check_start(config.model, resuming=run.is_resuming())
     dataset = setup_run.with_images(dataset, config.data)
     images = dataset.images["train"]
 
@@ -121,7 +123,6 @@ def run_hct(config: ConfigDict, workdir: str) -> dict[str, Any]:
     evaluate = functools.partial(setup_run.evaluate_model, config.evaluation, embed_step, dataset=dataset, mesh=mesh)
     train_key = jax.random.fold_in(jax.random.key(config.seed), 1)
 
-    run = run_directory.RunDirectory(workdir, config, dataset)
     variables = setup_run.initial_variables(
         config, model, images, batch_size=batch_size, resuming=run.is_resuming()
     )

@@ -36,19 +36,11 @@ class Trunk(NamedTuple):
 
 
 def check(config: ConfigDict, num_samples: int, mesh: Mesh) -> None:
-    """Checks the fields of `configs/lookup.py`, and what the data's size and the devices bound.
+    """Checks what the data's size and the devices bound.
 
     Raises:
-        UserError: a field breaks its rule, or a batch does not fit.
+        UserError: several frames of an image, or a batch does not fit.
     """
-    for section, name, is_right, rule in (
-        ("loss", "temperature", config.loss.temperature > 0, "greater than 0"),
-        ("memory", "momentum", 0 <= config.memory.momentum <= 1, "in 0..1"),
-        ("train", "later_learning_rate", config.train.later_learning_rate > 0, "greater than 0"),
-        ("train", "backbone_rate_factor", config.train.backbone_rate_factor >= 0, "at least 0"),
-    ):
-        if not is_right:
-            raise types.UserError(f"{section}.{name} must be {rule}, got {config[section][name]}")
     setup_run.check_frames(config)
     sharding.check_batch_size(mesh, config.train.batch_size)
     sharding.check_batch_size(mesh, config.evaluation.batch_size)
@@ -219,13 +211,8 @@ def dissimilarity_options(options: ConfigDict, samples: Samples) -> dict[str, An
     Where no camera is known, the cross-camera term is off, and standard output says so.
 
     Raises:
-        UserError: a weight is out of its range, or some cameras are known and some are not.
+        UserError: some cameras are known and some are not.
     """
-    if not 0 <= options.part_weight <= 1 or not 0 <= options.camera_penalty < np.inf or options.num_parts < 1:
-        raise types.UserError(
-            "dissimilarity: part_weight must be in 0..1, camera_penalty at least 0 and num_parts at least 1, got "
-            f"{options.part_weight}, {options.camera_penalty} and {options.num_parts}"
-        )
     found = {"metric": options.metric, "part_weight": options.part_weight}
     unknown = np.flatnonzero(samples.camids < 0)
     if not options.camera_penalty or len(unknown) == len(samples):

@@ -73,7 +73,12 @@ class RunDirectory:
         path = self._workdir / "config.json"
         config = json.loads(json.dumps(config))  # as it will be read back: a tuple as a list
         # Before its first checkpoint a run has nothing that another config could spoil.
-        if path.exists() and self.is_resuming():
+        if self.is_resuming():
+            if not path.exists():
+                raise types.UserError(
+                    f"workdir: {str(self._workdir)!r} has checkpoints but no config.json that says what they are of; "
+                    "choose another --workdir"
+                )
             before = logs.flatten(logs.read_json(path))
             if before.get("data_fingerprint") not in (None, config["data_fingerprint"]):
                 raise types.UserError(

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from data_prep import prepare
-from reid_jax import augment, checkpoints, cluster_distances, distances, evaluate, features, logs, sampling, types
+from reid_jax import augment, checkpoints, evaluate, features, sampling, types
 from reid_jax.data import images as images_lib
 from reid_jax.data import records as records_lib
 from reid_jax.data import samples as samples_lib
@@ -26,32 +26,6 @@ from reid_jax.models.reid import ReidModel
 _RESNETS = {"resnet18": resnet.resnet18, "resnet34": resnet.resnet34, "resnet50": resnet.resnet50}
 _CALIBRATION_BATCHES = 16
 _MADE = ("synthetic", "synthetic_video")
-_CHOICES = {
-    "evaluation/metric": distances.METRICS,
-    "evaluation/ap_method": ("step", "trapezoid"),
-    "cluster/metric": distances.METRICS,
-    "cluster/linkage": cluster_distances.LINKAGES,
-    "dissimilarity/metric": distances.METRICS,
-    "loss/reduction": ("mean", "sum"),
-    "stop/signal": ("agreement", "silhouette"),
-    "stop/when": ("never", "metric", "label_free", "auto"),
-}
-_LEAST = {
-    "seed": 0,
-    "train/num_iterations": 1,
-    "train/num_epochs": 1,
-    "train/first_epochs": 1,
-    "train/batch_size": 2,
-    "train/num_frames": 1,
-    "train/num_ids": 2,
-    "train/num_instances": 1,
-    "augment/padding": 0,
-    "augment/flip_probability": 0,
-    "augment/erasing_probability": 0,
-    "stop/patience": 1,
-    "evaluation/batch_size": 1,
-    "model/width": 1,
-}
 
 
 class Dataset(NamedTuple):
@@ -100,24 +74,6 @@ class Dataset(NamedTuple):
         return False
 
 
-def check_config(config: ConfigDict) -> None:
-    """Checks the fields that every method has, before any work starts.
-
-    Raises:
-        UserError: a field breaks its rule; names it, the rule and the value.
-    """
-    flat = logs.flatten(config.to_dict())
-    for name, value in flat.items():
-        if isinstance(value, float) and not np.isfinite(value):
-            raise types.UserError(f"{name.replace('/', '.')} must be a finite number, got {value}")
-    for name, choices in _CHOICES.items():
-        if name in flat and flat[name] not in choices:
-            raise types.UserError(f"{name.replace('/', '.')} must be one of {', '.join(choices)}, got {flat[name]!r}")
-    for name, least in _LEAST.items():
-        if name in flat and not flat[name] >= least:
-            raise types.UserError(f"{name.replace('/', '.')} must be at least {least}, got {flat[name]}")
-
-
 def load_dataset(data: ConfigDict, *, splits: tuple[str, ...] = ("train", "query", "gallery")) -> Dataset:
     """Loads what is known of config.data, without its images; a synthetic data set is made if it is not there yet.
 
@@ -128,9 +84,6 @@ def load_dataset(data: ConfigDict, *, splits: tuple[str, ...] = ("train", "query
     Raises:
         UserError: it is not prepared, lacks the first split, or has no tracklets where data.tracklets asks for them.
     """
-    for name in ("height", "width"):
-        if data[name] < 1:
-            raise types.UserError(f"data.{name} must be at least 1 pixel, got {data[name]}")
     if data.dataset in _MADE and records_lib.find_dataset(data.dir, data.dataset) is None:
         prepare.prepare(data.dataset, source=None, data_dir=data.dir)
     records = records_lib.load_records(data.dir, data.dataset)
@@ -178,6 +131,29 @@ def check_frames(config: ConfigDict) -> None:
         raise types.UserError(
             "train.num_frames must be 1 where samples are images (data.tracklets = false), got "
             f"{config.train.num_frames}"
+        )
+
+
+def check_start(model: ConfigDict, *, resuming: bool) -> None:
+    """Checks what a new run starts from, before any image is decoded.
+
+    Args:
+        model: config.model.
+        resuming: a checkpoint will replace what the run started from.
+
+    Raises:
+        UserError: the weights are missing, or random ones would be frozen.
+    """
+    if resuming or model.checkpoint:
+        return
+    if model.weights and not pathlib.Path(model.weights).is_file():
+        raise types.UserError(
+            f"model.weights: no file {model.weights!r}; make it with python data_prep/port_resnet.py, or "
+            "start from random weights with --config.model.weights="
+        )
+    if model.frozen_stages and not model.weights:
+        raise types.UserError(
+            f"model.frozen_stages must be 0 where training starts from random weights, got {model.frozen_stages}"
         )
 
 
@@ -334,15 +310,6 @@ def initial_variables(
         # Another method's run has no such head, or one for other classes: then it starts anew.
         fresh = jax.jit(init)(init_key, sample)
         return checkpoints.restore_variables(config.model.checkpoint, fresh, optional=("head", "classifier"))
-    if config.model.weights and not pathlib.Path(config.model.weights).is_file():
-        raise types.UserError(
-            f"model.weights: no file {config.model.weights!r}; make it with python data_prep/port_resnet.py, or "
-            "start from random weights with --config.model.weights="
-        )
-    if config.model.frozen_stages and not config.model.weights:
-        raise types.UserError(
-            f"model.frozen_stages must be 0 where training starts from random weights, got {config.model.frozen_stages}"
-        )
     variables = jax.jit(init)(init_key, sample)
     if config.model.weights:
         print(f"starting from the weights {config.model.weights}", flush=True)

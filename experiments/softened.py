@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import command_line, lookup_training, reporting, run_directory, setup_run
+from experiments import command_line, config_checks, lookup_training, reporting, run_directory, setup_run
 from reid_jax import dissimilarity, losses, sharding, types
 
 
@@ -18,7 +18,7 @@ def check(config: ConfigDict, num_samples: int) -> None:
     """Checks the fields that softened similarity has alone.
 
     Raises:
-        UserError: more reliable samples than there are others, or a share out of its range.
+        UserError: more reliable samples than there are others, or a signal that needs clusters.
     """
     k = config.dissimilarity.num_reliable
     if not 1 <= k < num_samples:
@@ -27,13 +27,11 @@ def check(config: ConfigDict, num_samples: int) -> None:
         )
     if config.stop.signal != "agreement":
         raise types.UserError(f"stop.signal must be 'agreement' where nothing is clustered, got {config.stop.signal!r}")
-    if not 0 <= config.loss.own_weight <= 1:
-        raise types.UserError(f"loss.own_weight must be in 0..1, got {config.loss.own_weight}")
 
 
 def run_softened(config: ConfigDict, workdir: str) -> dict[str, Any]:
     """Runs the method of Figure 2, or the rest of it where the run directory holds a part; returns the result."""
-    setup_run.check_config(config)
+    config_checks.check_config(config)
     mesh = sharding.make_mesh(config.num_devices)
     dataset = setup_run.load_dataset(config.data)
     samples = dataset.samples["train"]
@@ -53,11 +51,12 @@ def run_softened(config: ConfigDict, workdir: str) -> dict[str, Any]:
         )
 
     trunk = lookup_training.make_trunk(config, softened_loss, mesh)
+    run = run_directory.RunDirectory(workdir, config, dataset)
+    setup_run.check_start(config.model, resuming=run.is_resuming())
     dataset = setup_run.with_images(dataset, config.data)
     evaluate = functools.partial(
         setup_run.evaluate_model, config.evaluation, trunk.embed_step, dataset=dataset, mesh=mesh
     )
-    run = run_directory.RunDirectory(workdir, config, dataset)
     state = run.restore(lookup_training.initial_state(config, trunk, dataset, mesh, resuming=run.is_resuming()))
     run.measure_initial(state, evaluate)
 

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from experiments import command_line, run_directory, setup_run
+from experiments import command_line, config_checks, run_directory, setup_run
 from reid_jax import augment, features, losses, optimizers, sampling, sharding, train, types
 from reid_jax.data.batches import device_batches
 from reid_jax.models import pooling
@@ -23,10 +23,8 @@ def check(config: ConfigDict, dataset: setup_run.Dataset) -> None:
     """Checks the fields that the data bounds.
 
     Raises:
-        UserError: no identities, too few of them, or an unknown loss.
+        UserError: no identities, or too few of them.
     """
-    if config.train.loss not in ("triplet", "classifier"):
-        raise types.UserError(f"train.loss must be 'triplet' or 'classifier', got {config.train.loss!r}")
     num_identities = int(dataset.train_ids.max()) + 1
     num_labelled, batch_size = int((dataset.train_ids >= 0).sum()), config.train.num_ids * config.train.num_instances
     if config.train.loss == "classifier" and num_labelled < batch_size:
@@ -70,7 +68,7 @@ def make_loss(config: ConfigDict):
 
 def run_supervised(config: ConfigDict, workdir: str) -> dict[str, Any]:
     """Trains on the true identities, evaluating every few epochs, and returns the result."""
-    setup_run.check_config(config)
+    config_checks.check_config(config)
     mesh = sharding.make_mesh(config.num_devices)
     batch_size = config.train.num_ids * config.train.num_instances
     sharding.check_batch_size(mesh, batch_size)
@@ -83,6 +81,8 @@ def run_supervised(config: ConfigDict, workdir: str) -> dict[str, Any]:
     if config.train.loss == "classifier":
         model = setup_run.build_model(config.model, IdClassifier, num_classes=int(train_ids.max()) + 1)
     setup_run.check_training(model, config.data, batch_size=batch_size * config.train.num_frames)
+    run = run_directory.RunDirectory(workdir, config, dataset)
+    setup_run.check_start(config.model, resuming=run.is_resuming())
     dataset = setup_run.with_images(dataset, config.data)
     images = dataset.images["train"]
 
@@ -105,7 +105,6 @@ def run_supervised(config: ConfigDict, workdir: str) -> dict[str, Any]:
     evaluate = functools.partial(setup_run.evaluate_model, config.evaluation, embed_step, dataset=dataset, mesh=mesh)
     train_key = jax.random.fold_in(jax.random.key(config.seed), 1)
 
-    run = run_directory.RunDirectory(workdir, config, dataset)
     variables = setup_run.initial_variables(
         config, model, images, batch_size=batch_size, resuming=run.is_resuming()
     )

@@ -16,11 +16,12 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 from absl import flags
 from ml_collections import ConfigDict
 
 from data_prep import cli
-from experiments import run_directory, setup_run, sweep_rows, sweep_table
+from experiments import command_line, config_checks, run_directory, setup_run, sweep_rows, sweep_table
 from experiments.configs import sweeps
 from experiments.configs.sweeps import Sweep
 from experiments.sweep_rows import Run
@@ -45,9 +46,9 @@ def finished_result(run: Run) -> dict[str, Any] | None:
     """
     if not (run.folder / "result.json").exists():
         return None
-    before = sweep_rows.flat_fields(logs.read_json(run.folder / "config.json"))
+    before = config_checks.flat_fields(logs.read_json(run.folder / "config.json"))
     # As JSON gives it back: a tuple is a list there.
-    for field, value in sweep_rows.flat_fields(json.loads(json.dumps(run.config.to_dict()))).items():
+    for field, value in config_checks.flat_fields(json.loads(json.dumps(run.config.to_dict()))).items():
         if field not in _FREE_FIELDS and (field not in before or before[field] != value):
             raise types.UserError(
                 f"workdir: {str(run.folder)!r} holds a finished run with {field} = {before.get(field)!r}, row "
@@ -67,10 +68,11 @@ def data_fingerprint(config: ConfigDict) -> str:
 
 
 def execute(run: Run, run_method: Callable[[ConfigDict, str], dict[str, Any]]) -> Outcome:
-    """Runs what is not finished of a run; what its user or its numbers got wrong is noted, not raised."""
+    """Runs what is not finished of a run; what its config, its numbers or its size got wrong is noted, not raised."""
     try:
         result = finished_result(run) or run_method(run.config, str(run.folder))
-    except (types.UserError, types.NonFiniteLossError) as error:
+    # JaxRuntimeError: the device is out of memory.
+    except (types.UserError, types.NonFiniteLossError, jax.errors.JaxRuntimeError, MemoryError) as error:
         return Outcome(run, {}, " ".join(str(error).split()))
     return Outcome(run, sweep_table.measure(result), None)
 
@@ -146,6 +148,7 @@ def main() -> None:
     settings = sweep_rows.parse_settings(given.set, sweep_rows.load_config(sweep.method, given.dataset))
     workdir = given.workdir or os.path.join("runs", f"{given.sweep or f'{given.method}_grid'}_{given.dataset}")
     seeds = sweep_rows.parse_seeds(given.seeds)
+    command_line.check_workdir(pathlib.Path(workdir))
     runs = sweep_rows.plan(sweep, dataset=given.dataset, settings=settings, seeds=seeds, workdir=workdir)
     outcomes = run_sweep(sweep, runs, workdir)
     print(sweep_table.text_table(sweep_table.tabulate(sweep, outcomes)))

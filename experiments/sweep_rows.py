@@ -1,6 +1,5 @@
 """The rows of a sweep: what its command line says they are, and the config and run directory of each."""
 
-import difflib
 import hashlib
 import importlib
 import itertools
@@ -12,9 +11,10 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from experiments import setup_run
+from experiments import config_checks
+from experiments.configs import shared
 from experiments.configs.sweeps import Sweep
-from reid_jax import logs, types
+from reid_jax import types
 
 _SLUG_LENGTH = 80  # characters; file systems take 255 bytes
 
@@ -33,15 +33,12 @@ def load_config(method: str, dataset: str) -> ConfigDict:
     Raises:
         UserError: the method has none for that data set.
     """
-    try:
-        return importlib.import_module(f"experiments.configs.{method}").get_config(dataset).lock()
-    except ValueError as error:
-        raise types.UserError(f"--dataset: {error}") from error
-
-
-def flat_fields(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a nested config's values by their dotted names."""
-    return {name.replace("/", "."): value for name, value in logs.flatten(config).items()}
+    if dataset not in shared.DATASETS:
+        raise types.UserError(
+            f"--dataset: no config for data set {dataset!r}; choose one of {', '.join(shared.DATASETS)}; a data set of "
+            f"your own takes folder's: --dataset=folder --set=data.dataset={dataset}"
+        )
+    return importlib.import_module(f"experiments.configs.{method}").get_config(dataset).lock()
 
 
 def split_values(text: str) -> list[str]:
@@ -90,20 +87,9 @@ def parse_assignment(flag: str, text: str, config: ConfigDict) -> tuple[str, Any
     field, equals, value = text.partition("=")
     if not equals:
         raise types.UserError(f"--{flag}: {text!r} is not FIELD=VALUE")
-    fields = flat_fields(config.to_dict())
-    check_field(field.strip(), fields)
+    fields = config_checks.flat_fields(config.to_dict())
+    config_checks.check_field(field.strip(), fields)
     return field.strip(), fields[field.strip()], value
-
-
-def check_field(field: str, fields: Mapping[str, Any]) -> None:
-    """Checks that a dotted name is among a config's fields.
-
-    Raises:
-        UserError: it is not; names the nearest one that is.
-    """
-    if field not in fields:
-        (nearest,) = difflib.get_close_matches(field, fields, n=1, cutoff=0)
-        raise types.UserError(f"the config has no field {field!r}; did you mean {nearest!r}?")
 
 
 def parse_settings(texts: Sequence[str], config: ConfigDict) -> dict[str, Any]:
@@ -178,10 +164,10 @@ def plan(
             config = load_config(sweep.method, dataset)
             values = dict(settings) | overrides | ({} if seed is None else {"seed": seed})
             for field in values:
-                check_field(field, flat_fields(config.to_dict()))
+                config_checks.check_field(field, config_checks.flat_fields(config.to_dict()))
             config.update_from_flattened_dict(values)
             try:
-                setup_run.check_config(config)
+                config_checks.check_config(config)
             except types.UserError as error:
                 raise types.UserError(f"row {label!r}: {error}") from error
             folder = pathlib.Path(workdir, slug(label), "" if seed is None else f"seed_{seed}")

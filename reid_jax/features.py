@@ -8,7 +8,7 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from reid_jax import augment, sampling, sharding
+from reid_jax import augment, sampling, sharding, types
 from reid_jax.data.batches import device_batches
 from reid_jax.data.images import ImageSource
 from reid_jax.data.samples import Samples
@@ -51,6 +51,9 @@ def embed_samples(
 
     Returns:
         Features of NumPy arrays [S, ...] float32, not normalised. No more than that and one batch is held.
+
+    Raises:
+        types.NonFiniteLossError: an embedding or its norm is nan or infinite in float32; names the first sample.
     """
     index_batches = sampling.sequential_batches(len(samples.frames), batch_size=batch_size)
     sample_of = np.repeat(np.arange(len(samples)), samples.counts)
@@ -76,7 +79,22 @@ def embed_samples(
             bar.update(batch_size)
         add(*waiting)
     counts = samples.counts.astype(np.float32)
-    return jax.tree.map(lambda total: total / counts.reshape(-1, *[1] * (total.ndim - 1)), totals)
+    means = jax.tree.map(lambda total: total / counts.reshape(-1, *[1] * (total.ndim - 1)), totals)
+    _check_finite(means, samples, description)
+    return means
+
+
+def _check_finite(features: Features, samples: Samples, description: str) -> None:
+    """Raises NonFiniteLossError where distances would be nan or infinite, and a norm that divides would hide it."""
+    for part in jax.tree.leaves(features):
+        with np.errstate(over="ignore", invalid="ignore"):
+            norms = np.linalg.norm(part, axis=-1).reshape(len(part), -1)
+        bad = np.flatnonzero(~np.isfinite(norms).all(axis=1))
+        if len(bad):
+            raise types.NonFiniteLossError(
+                f"{description}: {len(bad)} of {len(part)} embeddings are not finite or too large for float32, the "
+                f"first is that of {samples.names[bad[0]]}; the training has diverged, lower the learning rate"
+            )
 
 
 def l2_normalized(features: Features | np.ndarray) -> Features | np.ndarray:

@@ -16,7 +16,7 @@ class UserError(ValueError):
 
 
 class NonFiniteLossError(RuntimeError):
-    """A training loss is nan or infinite; the run cannot go on from here."""
+    """A training loss, the model or its embeddings are nan or infinite; the run cannot go on from here."""
 
 
 class Features(NamedTuple):

@@ -1,6 +1,7 @@
 """HCT as its user runs it: whole runs on tiny data, killed, resumed, on one and eight devices, and gone wrong."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from tiny_runs import finish
 from data_prep import prepare
 from experiments import hct
 from experiments.configs import hct as hct_config
+from reid_jax import types
 
 OVERRIDES = tiny_runs.PK_OVERRIDES | {
     "cluster.merge_percent": 0.1,  # 2 of 24
@@ -136,7 +138,7 @@ def test_a_folder_without_labels_trains_and_says_that_it_cannot_measure(tmp_path
         ({"cluster__num_stepz": 3}, 2, "num_stepz"),
         ({"cluster__linkage": "avg"}, 2, "cluster.linkage must be one of average"),
         ({"train__num_epochs": 0}, 2, "train.num_epochs must be at least 1, got 0"),
-        ({"train__optimizer": "sdg"}, 2, "optimizer must be 'sgd' or 'adam'"),
+        ({"train__optimizer": "sdg"}, 2, "train.optimizer must be one of sgd, adam"),
         ({"train__learning_rate": 1e30}, 1, "the loss is"),
     ],
 )
@@ -151,6 +153,22 @@ def test_another_config_does_not_take_over_a_run(uninterrupted, prepared):
     workdir, _ = uninterrupted
     status, _, errors = finish(start(prepared, workdir, seed=1))
     assert status == 2 and "holds a run with seed = 0, this one has 1" in errors
+
+
+def test_checkpoints_without_a_config_are_not_taken_over(uninterrupted, prepared, tmp_path):
+    shutil.copytree(uninterrupted[0], tmp_path / "run")
+    (tmp_path / "run" / "config.json").unlink()
+    with pytest.raises(types.UserError, match="has checkpoints but no config.json"):
+        hct.run_hct(make_config(prepared, num_devices=1), tmp_path / "run")
+
+
+@pytest.mark.parametrize("overrides,message", [({"model__weights": "none.npz"}, "no file 'none.npz'"), ({}, "holds a run")])
+def test_what_is_wrong_is_found_before_images_are_decoded(uninterrupted, prepared, tmp_path, overrides, message):
+    workdir = tmp_path if overrides else uninterrupted[0]
+    config = make_config(prepared, seed=1, num_devices=1, data__cache_dir=str(tmp_path / "cache"), **overrides)
+    with pytest.raises(types.UserError, match=message):
+        hct.run_hct(config, workdir)
+    assert not (tmp_path / "cache").exists()
 
 
 def test_market_has_1171_clusters():

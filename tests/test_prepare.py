@@ -296,6 +296,19 @@ def test_warns_where_a_copy_differs_from_the_published_sizes(crops, monkeypatch,
     ]
 
 
+def test_images_that_an_index_makes_distractors_are_told(crops, capsys):
+    rows = ["train/z.jpg,0,train", "train/b.jpg,1,train", "query/ann/1.jpg,1,query", "gallery/ann/2.jpg,-1,gallery"]
+    rows += ["train/a.jpg,0,train", "gallery/bob/1.jpg,0,gallery"]
+    (crops / "index.csv").write_text("\n".join(["path,pid,split", *rows]))
+    run(crops)
+    assert capsys.readouterr().err == (
+        "warning: images of pid 0: 2 in train, 1 in gallery; they are distractors, never a query's match: "
+        "number people from 1\n"
+    )
+    prepare._warn_distractors("market1501", [listing.Record("gallery", "a.jpg", 0, 1, -1, pathlib.Path())])
+    assert capsys.readouterr().err == ""
+
+
 def test_synthetic_data_set_is_rendered_and_read(tmp_path, monkeypatch):
     def write_synthetic(root, *, seed, progress):
         assert progress is None

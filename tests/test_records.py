@@ -28,8 +28,12 @@ def test_fingerprint_tells_splits_apart_and_is_stable(prepared):
 
 
 def test_errors(prepared, tmp_path):
-    with pytest.raises(types.UserError, match="no prepared data set 'market1501'.*data_prep/prepare.py"):
-        records_lib.load_records(prepared, "market1501")
+    with pytest.raises(types.UserError, match="no prepared data set 'shop' in '.*', which holds tiny; .*") as raised:
+        records_lib.load_records(prepared, "shop")
+    assert f"prepare.py --data_dir={prepared} and --dataset=shop --source=..., or " in str(raised.value)
+    assert str(raised.value).endswith(" --dataset=folder --name=shop --source=...")
+    with pytest.raises(types.UserError, match="no prepared data set 'tiny' in '.*', which holds none; make it"):
+        records_lib.load_records(tmp_path / "nowhere", "tiny")
     assert records_lib.find_dataset(tmp_path, "tiny") is None
     assert records_lib.find_dataset(prepared, "tiny").name == "1.0.0"
     assert records_lib.load_records(prepared, "tiny")["train"].tracklets.dtype == np.int64

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 import tiny_runs
 
@@ -311,7 +312,14 @@ def test_fields_that_change_the_numbers_may_not(tmp_path, field, value):
         sweep.finished_result(other)
 
 
-@pytest.mark.parametrize("error", [types.UserError("too many\nsteps"), types.NonFiniteLossError("too many steps")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        types.UserError("too many\nsteps"),
+        types.NonFiniteLossError("too many steps"),
+        jax.errors.JaxRuntimeError("too many steps"),
+    ],
+)
 def test_a_row_that_fails_leaves_the_others(tmp_path, monkeypatch, error):
     def run_method(config, workdir):
         if config.cluster.num_steps == 7:

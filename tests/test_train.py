@@ -91,3 +91,14 @@ def test_embeddings_come_in_index_order_on_any_mesh(meshes):
     assert all(each.shape == (40, 8) for each in found)
     for each in found[1:]:
         np.testing.assert_allclose(each, found[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e25])
+def test_embeddings_that_float32_cannot_normalise_are_named(meshes, value):
+    def embed_step(variables, batch):
+        embeddings = np.ones((len(batch), 8), np.float32)
+        embeddings[3, 2] = value
+        return types.Features(embeddings)
+
+    with pytest.raises(types.NonFiniteLossError, match=f"1 of 40 embeddings are not .* that of {SAMPLES.names[3]};"):
+        features.embed_samples(embed_step, {}, IMAGES, SAMPLES, meshes[0], batch_size=40)

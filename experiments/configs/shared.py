@@ -28,7 +28,10 @@ def base_config(dataset: str) -> ml_collections.ConfigDict:
         ValueError: no config for that data set.
     """
     if dataset not in DATASETS:
-        raise ValueError(f"no config for data set {dataset!r}; choose one of {', '.join(DATASETS)}")
+        raise ValueError(
+            f"no config for data set {dataset!r}; choose one of {', '.join(DATASETS)}; a data set of your own takes "
+            f"folder's: :folder --config.data.dataset={dataset}"
+        )
     config = ml_collections.ConfigDict()
     config.seed = 0  # fixes the whole run: weights, sampling, augmentation
     config.num_devices = 0  # devices the batch is split over; 0 = all. The result does not depend on it

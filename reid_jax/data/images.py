@@ -5,6 +5,7 @@ above this module can tell them apart but by their speed.
 """
 
 import dataclasses
+import errno
 import io
 import os
 import pathlib
@@ -21,6 +22,7 @@ from reid_jax.progress import ProgressBar
 # Below this many images, starting worker processes costs more than they save.
 _MIN_IMAGES_FOR_WORKERS = 4096
 _CACHE_CHUNK = 64
+_NOT_WRITABLE = (errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS)
 
 
 def decode(encoded: bytes, height: int, width: int) -> np.ndarray:
@@ -150,7 +152,7 @@ def open_images(
         num_workers: processes that decode; -1: one per core for large splits, none for small ones.
 
     Raises:
-        UserError: an image cannot be decoded, or the disk is full.
+        UserError: an image cannot be decoded, or the cache cannot be written.
     """
     if num_workers < 0:
         num_workers = (os.cpu_count() or 1) if len(records) >= _MIN_IMAGES_FOR_WORKERS else 0
@@ -158,7 +160,15 @@ def open_images(
         return StreamedImages(records, height, width, num_workers)
     path = pathlib.Path(cache_dir, f"{records.dataset}_{records.split}_{height}x{width}_{records.fingerprint}.npy")
     if not path.exists():
-        _write_cache(records, height, width, path, num_workers)
+        try:
+            _write_cache(records, height, width, path, num_workers)
+        except OSError as error:
+            if error.errno not in _NOT_WRITABLE:
+                raise
+            raise types.UserError(
+                f"data.cache_dir: the image cache {str(path)!r} cannot be written: {error.strerror}; give another folder, "
+                "or stream the images with --config.data.cache_gib=0"
+            ) from error
     try:
         return CachedImages(np.load(path, mmap_mode="r"))
     except (ValueError, EOFError) as error:

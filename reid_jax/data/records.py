@@ -80,6 +80,11 @@ def find_dataset(data_dir: str | pathlib.Path, dataset: str) -> pathlib.Path | N
     return max((path.parent for path in versions), default=None)
 
 
+def list_datasets(data_dir: str | pathlib.Path) -> list[str]:
+    """Returns the names of the prepared data sets in a folder, sorted."""
+    return sorted({path.parent.parent.name for path in pathlib.Path(data_dir).glob("*/*/dataset_info.json")})
+
+
 def load_records(data_dir: str | pathlib.Path, dataset: str) -> dict[str, Records]:
     """Opens every split of a prepared data set.
 
@@ -96,8 +101,10 @@ def load_records(data_dir: str | pathlib.Path, dataset: str) -> dict[str, Record
     folder = find_dataset(data_dir, dataset)
     if folder is None:
         raise types.UserError(
-            f"data.dir: no prepared data set {dataset!r} in {str(data_dir)!r}; make it with "
-            f"python data_prep/prepare.py --dataset={dataset} --source=... --data_dir={data_dir}"
+            f"data.dir: no prepared data set {dataset!r} in {str(data_dir)!r}, which holds "
+            f"{', '.join(list_datasets(data_dir)) or 'none'}; make it with python data_prep/prepare.py "
+            f"--data_dir={data_dir} and --dataset={dataset} --source=..., or for images of your own "
+            f"--dataset=folder --name={dataset} --source=..."
         )
     builder = tfds.builder_from_directory(folder)
     missing = [name for name in _FEATURES if name not in builder.info.features]

@@ -1,0 +1,138 @@
+"""The rules that a config's fields keep whatever the data: checked together, before any work starts."""
+
+import difflib
+import math
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from reid_jax import cluster_distances, distances, logs, types
+
+
+class Rule(NamedTuple):
+    """What a field must be, in words and as a test of its value."""
+
+    text: str
+    is_kept: Callable[[Any], bool]
+
+
+def _one_of(*choices: str) -> Rule:
+    return Rule(f"one of {', '.join(choices)}", lambda value: value in choices)
+
+
+def _at_least(least: float) -> Rule:
+    return Rule(f"at least {least}", lambda value: value >= least)
+
+
+def _above(bound: float) -> Rule:
+    return Rule(f"greater than {bound}", lambda value: value > bound)
+
+
+def _within(least: float, greatest: float) -> Rule:
+    return Rule(f"in {least}..{greatest}", lambda value: least <= value <= greatest)
+
+
+def _from_up_to(least: float, bound: float) -> Rule:
+    return Rule(f"at least {least} and less than {bound}", lambda value: least <= value < bound)
+
+
+def _range(greatest: float = math.inf) -> Rule:
+    limit = "" if greatest == math.inf else f", at most {greatest}"
+    return Rule(
+        f"two numbers (least, greatest) greater than 0, in order{limit}",
+        lambda value: (
+            len(value) == 2
+            and all(isinstance(number, (int, float)) for number in value)
+            and 0 < value[0] <= value[1] <= greatest
+        ),
+    )
+
+
+_FINITE = Rule("a finite number", lambda value: not isinstance(value, float) or math.isfinite(value))
+_RULES = {
+    "seed": _at_least(0),
+    "data.height": _at_least(1),
+    "data.width": _at_least(1),
+    "data.max_frames": _at_least(1),
+    "data.cache_gib": _at_least(0),
+    "data.num_workers": _at_least(-1),
+    "model.width": _at_least(1),
+    "model.pooling": _one_of("avg", "gem"),
+    "model.frozen_stages": _at_least(0),
+    "model.bn_group_size": _at_least(0),
+    "head.dim": _at_least(0),
+    "head.dropout": _from_up_to(0, 1),
+    "memory.momentum": _within(0, 1),
+    "cluster.metric": _one_of(*distances.METRICS),
+    "cluster.linkage": _one_of(*cluster_distances.LINKAGES),
+    "cluster.size_penalty": _at_least(0),
+    "dissimilarity.metric": _one_of(*distances.METRICS),
+    "dissimilarity.part_weight": _within(0, 1),
+    "dissimilarity.num_parts": _at_least(1),
+    "dissimilarity.camera_penalty": _at_least(0),
+    "train.loss": _one_of("triplet", "classifier"),
+    "train.num_iterations": _at_least(1),
+    "train.num_epochs": _at_least(1),
+    "train.first_epochs": _at_least(1),
+    "train.drop_epoch": _at_least(0),
+    "train.drop_every": _at_least(0),
+    "train.drop_factor": _above(0),
+    "train.batch_size": _at_least(2),
+    "train.num_ids": _at_least(2),
+    "train.num_instances": _at_least(1),
+    "train.num_frames": _at_least(1),
+    "train.optimizer": _one_of("sgd", "adam"),
+    "train.learning_rate": _above(0),
+    "train.later_learning_rate": _above(0),
+    "train.backbone_rate_factor": _at_least(0),
+    "train.momentum": _from_up_to(0, 1),
+    "train.weight_decay": _at_least(0),
+    "loss.margin": _at_least(0),
+    "loss.reduction": _one_of("mean", "sum"),
+    "loss.temperature": _above(0),
+    "loss.own_weight": _within(0, 1),
+    "loss.label_smoothing": _within(0, 1),
+    "augment.flip_probability": _within(0, 1),
+    "augment.padding": _at_least(0),
+    "augment.sized_crop_area": _range(1),
+    "augment.sized_crop_aspect": _range(),
+    "augment.erasing_probability": _within(0, 1),
+    "stop.when": _one_of("never", "metric", "label_free", "auto"),
+    "stop.signal": _one_of("agreement", "silhouette"),
+    "stop.patience": _at_least(1),
+    "stop.min_rise": _at_least(0),
+    "checkpoint.every_minutes": _at_least(0),
+    "evaluation.batch_size": _at_least(1),
+    "evaluation.metric": _one_of(*distances.METRICS),
+    "evaluation.ap_method": _one_of("step", "trapezoid"),
+}
+
+
+def check_config(config: ConfigDict) -> None:
+    """Checks every field that has a rule, those of a method's own among them.
+
+    Raises:
+        UserError: a field breaks its rule; names it, the rule and the value.
+    """
+    for name, value in flat_fields(config.to_dict()).items():
+        rules = [_FINITE, _RULES[name]] if name in _RULES else [_FINITE]
+        for rule in rules:
+            if not rule.is_kept(value):
+                raise types.UserError(f"{name} must be {rule.text}, got {value!r}")
+
+
+def flat_fields(config: Any) -> dict[str, Any]:
+    """Returns a nested config's values by their dotted names."""
+    return {name.replace("/", "."): value for name, value in logs.flatten(config).items()}
+
+
+def check_field(field: str, fields: Collection[str]) -> None:
+    """Checks that a dotted name is among a config's fields.
+
+    Raises:
+        UserError: it is not; names the nearest one that is.
+    """
+    if field not in fields:
+        (nearest,) = difflib.get_close_matches(field, fields, n=1, cutoff=0)
+        raise types.UserError(f"the config has no field {field!r}; did you mean {nearest!r}?")

@@ -1,0 +1,53 @@
+import math
+
+import pytest
+
+from experiments import config_checks
+from experiments.configs import buc, hct, shared, softened, supervised
+from reid_jax import types
+
+METHODS = (hct, supervised, buc, softened)
+
+
+def test_every_methods_config_keeps_the_rules_and_every_rule_has_a_field():
+    fields = set()
+    for dataset in shared.DATASETS:
+        for method in METHODS:
+            config = method.get_config(dataset)
+            config_checks.check_config(config)
+            fields |= config_checks.flat_fields(config.to_dict()).keys()
+    assert config_checks._RULES.keys() <= fields
+
+
+@pytest.mark.parametrize(
+    "method,field,value,message",
+    [
+        (hct, "train.learning_rate", 0.0, "train.learning_rate must be greater than 0, got 0.0"),
+        (hct, "train.learning_rate", math.nan, "train.learning_rate must be a finite number, got nan"),
+        (hct, "train.momentum", 1.0, "train.momentum must be at least 0 and less than 1, got 1.0"),
+        (hct, "train.weight_decay", math.inf, "train.weight_decay must be a finite number, got inf"),
+        (hct, "train.optimizer", "sdg", "train.optimizer must be one of sgd, adam, got 'sdg'"),
+        (hct, "data.height", 0, "data.height must be at least 1, got 0"),
+        (hct, "data.num_workers", -2, "data.num_workers must be at least -1, got -2"),
+        (hct, "augment.flip_probability", 1.5, "augment.flip_probability must be in 0..1, got 1.5"),
+        (hct, "augment.padding", -1, "augment.padding must be at least 0, got -1"),
+        (hct, "loss.margin", -0.1, "loss.margin must be at least 0, got -0.1"),
+        (buc, "augment.sized_crop_area", (0.5, 1.5), "augment.sized_crop_area must be two numbers (least, greatest)"),
+        (buc, "augment.sized_crop_area", (0.9, 0.5), "greater than 0, in order, at most 1, got (0.9, 0.5)"),
+        (buc, "augment.sized_crop_aspect", (0.0, 2.0), "augment.sized_crop_aspect must be two numbers"),
+        (buc, "augment.sized_crop_aspect", (math.nan, 2.0), "augment.sized_crop_aspect must be two numbers"),
+        (buc, "augment.sized_crop_aspect", ("a", "b"), "augment.sized_crop_aspect must be two numbers"),
+        (buc, "augment.sized_crop_aspect", (2.0,), "augment.sized_crop_aspect must be two numbers"),
+        (buc, "model.pooling", "max", "model.pooling must be one of avg, gem, got 'max'"),
+        (softened, "loss.own_weight", 1.1, "loss.own_weight must be in 0..1, got 1.1"),
+        (softened, "dissimilarity.num_parts", 0, "dissimilarity.num_parts must be at least 1, got 0"),
+        (supervised, "train.loss", "triplets", "train.loss must be one of triplet, classifier, got 'triplets'"),
+        (supervised, "loss.label_smoothing", 2.0, "loss.label_smoothing must be in 0..1, got 2.0"),
+    ],
+)
+def test_a_field_that_breaks_its_rule_is_named(method, field, value, message):
+    config = method.get_config("synthetic")
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(types.UserError) as caught:
+        config_checks.check_config(config)
+    assert message in str(caught.value)
