@@ -1,6 +1,7 @@
 """What the benchmarks measure with: seconds of calls that take turns, and a call's peak memory."""
 
 import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -29,14 +30,20 @@ def take_turns(calls: dict[str, Callable], *, repeats: int) -> dict[str, float]:
 
 
 def peak_bytes(call: Callable) -> int:
-    """Returns by how much the memory of the process and its children grew at most during a call, looked at 100 times a
-    second. Pages that processes share count for each of them."""
-    process, done, peak = psutil.Process(), threading.Event(), [0]
-    before = _resident_bytes(process)
+    """Returns by how much the memory of the process and its children grew at most during a call.
+
+    It is looked at 100 times a second, which children there are once a second: that takes long. Pages that processes
+    share count for each of them.
+    """
+    done, peak = threading.Event(), [0]
+    before = _resident_bytes(_family())
 
     def watch():
+        looks = itertools.count()
         while not done.wait(0.01):
-            peak[0] = max(peak[0], _resident_bytes(process))
+            if next(looks) % 100 == 0:
+                family = _family()
+            peak[0] = max(peak[0], _resident_bytes(family))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -46,9 +53,14 @@ def peak_bytes(call: Callable) -> int:
     return max(0, peak[0] - before)
 
 
-def _resident_bytes(process: psutil.Process) -> int:
-    total = process.memory_info().rss
-    for child in process.children(recursive=True):
+def _family() -> list[psutil.Process]:
+    process = psutil.Process()
+    return [process, *process.children(recursive=True)]
+
+
+def _resident_bytes(processes: list[psutil.Process]) -> int:
+    total = 0
+    for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
-            total += child.memory_info().rss
+            total += process.memory_info().rss
     return total

@@ -156,8 +156,8 @@ def _warn_distractors(dataset: str, records: list[listing.Record]) -> None:
     if counts:
         images = ", ".join(f"{counts[split]} in {split}" for split in listing.SPLITS if split in counts)
         print(
-            f"warning: images of pid {types.DISTRACTOR_PID}: {images}; they are distractors, never a query's match: "
-            "number people from 1",
+            f"warning: images of pid {types.DISTRACTOR_PID}: {images}; they count as distractors, no identity in "
+            "train and no query's match in gallery; if 0 is a person, number from 1",
             file=sys.stderr,
         )
 

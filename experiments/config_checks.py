@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from reid_jax import cluster_distances, distances, logs, types
+from reid_jax import cluster_distances, distances, evaluate, logs, types
+from reid_jax.models import reid, resnet
 
 
 class Rule(NamedTuple):
@@ -43,7 +44,7 @@ def _range(greatest: float = math.inf) -> Rule:
         f"two numbers (least, greatest) greater than 0, in order{limit}",
         lambda value: (
             len(value) == 2
-            and all(isinstance(number, (int, float)) for number in value)
+            and all(math.isfinite(number) for number in value)
             and 0 < value[0] <= value[1] <= greatest
         ),
     )
@@ -52,13 +53,17 @@ def _range(greatest: float = math.inf) -> Rule:
 _FINITE = Rule("a finite number", lambda value: not isinstance(value, float) or math.isfinite(value))
 _RULES = {
     "seed": _at_least(0),
+    "num_devices": _at_least(0),
     "data.height": _at_least(1),
     "data.width": _at_least(1),
     "data.max_frames": _at_least(1),
     "data.cache_gib": _at_least(0),
     "data.num_workers": _at_least(-1),
     "model.width": _at_least(1),
-    "model.pooling": _one_of("avg", "gem"),
+    "model.last_stride": Rule("1 or 2", lambda value: value in (1, 2)),
+    "model.stem": _one_of(*resnet.STEMS),
+    "model.pooling": _one_of(*reid.POOLINGS),
+    "model.dtype": _one_of("float32", "bfloat16"),
     "model.frozen_stages": _at_least(0),
     "model.bn_group_size": _at_least(0),
     "head.dim": _at_least(0),
@@ -66,9 +71,12 @@ _RULES = {
     "memory.momentum": _within(0, 1),
     "cluster.metric": _one_of(*distances.METRICS),
     "cluster.linkage": _one_of(*cluster_distances.LINKAGES),
+    "cluster.merge_percent": Rule("greater than 0 and less than 1", lambda value: 0 < value < 1),
+    "cluster.num_steps": _at_least(1),
     "cluster.size_penalty": _at_least(0),
     "dissimilarity.metric": _one_of(*distances.METRICS),
     "dissimilarity.part_weight": _within(0, 1),
+    "dissimilarity.num_reliable": _at_least(1),
     "dissimilarity.num_parts": _at_least(1),
     "dissimilarity.camera_penalty": _at_least(0),
     "train.loss": _one_of("triplet", "classifier"),
@@ -105,12 +113,12 @@ _RULES = {
     "checkpoint.every_minutes": _at_least(0),
     "evaluation.batch_size": _at_least(1),
     "evaluation.metric": _one_of(*distances.METRICS),
-    "evaluation.ap_method": _one_of("step", "trapezoid"),
+    "evaluation.ap_method": _one_of(*evaluate.AP_METHODS),
 }
 
 
 def check_config(config: ConfigDict) -> None:
-    """Checks every field that has a rule, those of a method's own among them.
+    """Checks every field of a config, or of some sections of one.
 
     Raises:
         UserError: a field breaks its rule; names it, the rule and the value.
@@ -118,8 +126,20 @@ def check_config(config: ConfigDict) -> None:
     for name, value in flat_fields(config.to_dict()).items():
         rules = [_FINITE, _RULES[name]] if name in _RULES else [_FINITE]
         for rule in rules:
-            if not rule.is_kept(value):
+            if not _is_kept(rule, value):
                 raise types.UserError(f"{name} must be {rule.text}, got {value!r}")
+    if "train" in config and config.train.num_frames > 1 and not config.data.tracklets:
+        raise types.UserError(
+            "train.num_frames must be 1 where samples are images (data.tracklets = false), got "
+            f"{config.train.num_frames}"
+        )
+
+
+def _is_kept(rule: Rule, value: Any) -> bool:
+    try:
+        return rule.is_kept(value)
+    except TypeError:  # a value of another type, as a config file of one's own may have
+        return False
 
 
 def flat_fields(config: Any) -> dict[str, Any]:

@@ -25,6 +25,9 @@ def run_config(checkpoint: str) -> ConfigDict:
             # Fields that came after the run have the value that changes nothing.
             config = shared.base_config("folder").unlock()
             config.update(logs.read_json(folder / "config.json"))
+            own = shared.base_config("folder").data
+            for name in ("cache_dir", "cache_gib", "num_workers"):  # of the machine that trained
+                config.data[name] = own[name]
             return config
     raise types.UserError(
         f"checkpoint: no run directory at {checkpoint!r}: neither it nor its parents hold config.json"
@@ -41,18 +44,21 @@ def main() -> None:
     config.data.dir = given.data_dir or config.data.dir
     if given.tracklets is not None:
         config.data.tracklets = given.tracklets
-    config_checks.check_config(config)
+    config.data.cache_dir = given.cache_dir or config.data.cache_dir
+    config.model.checkpoint = given.checkpoint
+    config_checks.check_config(ConfigDict({"data": config.data, "model": config.model}))
+    setup_run.check_start(config.model, resuming=False)
     mesh = sharding.make_mesh()
     sharding.check_batch_size(mesh, given.batch_size)
-    dataset = setup_run.with_images(setup_run.load_dataset(config.data, splits=("query", "gallery")), config.data)
+    dataset = setup_run.load_dataset(config.data, splits=("query", "gallery"))
+    if not dataset.has_queries:
+        raise types.UserError(f"dataset: {config.data.dataset!r} has no query and gallery splits to be scored on")
     model = setup_run.build_model(config.model)
-    config.model.checkpoint = given.checkpoint
+    dataset = setup_run.with_images(dataset, config.data)
     images = dataset.images["query"]
     variables = setup_run.initial_variables(config, model, images, batch_size=given.batch_size)
     options = ConfigDict({"batch_size": given.batch_size, "metric": given.metric, "ap_method": given.ap_method})
     embed_step = features.make_embed_step(model, mesh)
-    if not dataset.has_queries:
-        raise types.UserError(f"dataset: {config.data.dataset!r} has no query and gallery splits to be scored on")
     scores = setup_run.evaluate_model(options, embed_step, variables, dataset=dataset, mesh=mesh)
     print(reporting.score_table({config.data.dataset: scores}))
     if given.output:
@@ -67,6 +73,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("dataset", None, "Prepared data set; the run's own if not given.")
     flags.DEFINE_string("data_dir", None, "Where it was prepared; the run's own if not given.")
+    flags.DEFINE_string("cache_dir", None, "Where decoded images are kept; the folder cache in data_dir if not given.")
     flags.DEFINE_bool("tracklets", None, "Rank tracklets, not images; as in the run if not given.")
     flags.DEFINE_integer("batch_size", 256, "Images embedded at a time.", lower_bound=1)
     flags.DEFINE_enum("metric", "cosine", ["cosine", "euclidean", "sqeuclidean"], "Distance to rank by.")

@@ -91,7 +91,6 @@ def run_hct(config: ConfigDict, workdir: str) -> dict[str, Any]:
     dataset = setup_run.load_dataset(config.data)
     samples, num_frames = dataset.samples["train"], config.train.num_frames
     num_merges = check(config, len(samples))
-    setup_run.check_frames(config)
     setup_run.check_distance_matrix(len(samples))
     model = setup_run.build_model(config.model)
     setup_run.check_training(model, config.data, batch_size=batch_size * num_frames)

@@ -39,9 +39,8 @@ def check(config: ConfigDict, num_samples: int, mesh: Mesh) -> None:
     """Checks what the data's size and the devices bound.
 
     Raises:
-        UserError: several frames of an image, or a batch does not fit.
+        UserError: a batch does not fit.
     """
-    setup_run.check_frames(config)
     sharding.check_batch_size(mesh, config.train.batch_size)
     sharding.check_batch_size(mesh, config.evaluation.batch_size)
     if config.train.batch_size > num_samples:

@@ -21,7 +21,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from experiments import reporting
+from experiments import config_checks, reporting
 from experiments.setup_run import Dataset
 from reid_jax import checkpoints, logs, types
 from reid_jax.train import TrainState
@@ -53,7 +53,8 @@ class RunDirectory:
         history: the records of finished iterations; the first is the initial model's.
 
     Raises:
-        UserError: the folder holds a run of another config, or another process is working in it.
+        UserError: the folder holds a run of another config or on other data, checkpoints without a config, or another
+            process is working in it.
     """
 
     def __init__(self, workdir: str | pathlib.Path, config: ConfigDict, dataset: Dataset):
@@ -61,7 +62,9 @@ class RunDirectory:
         (self._workdir / "pseudo_labels").mkdir(parents=True, exist_ok=True)
         self._lock = logs.lock_workdir(self._workdir)
         self._checkpoints = checkpoints.Checkpoints(self._workdir)
-        self._check_config(config.to_dict() | {"data_fingerprint": dataset.fingerprint})
+        # As it will be read back: a tuple as a list.
+        self._record = json.loads(json.dumps(config.to_dict() | {"data_fingerprint": dataset.fingerprint}))
+        self._check_config()
         self._log: logs.MetricsLog | None = None
         self._saved_at = time.monotonic()
         self._seconds: dict[str, float] = {}
@@ -69,45 +72,46 @@ class RunDirectory:
         self.losses: list[float] = []
         self.history: list[dict[str, Any]] = []
 
-    def _check_config(self, config: dict[str, Any]) -> None:
-        path = self._workdir / "config.json"
-        config = json.loads(json.dumps(config))  # as it will be read back: a tuple as a list
+    def _check_config(self) -> None:
         # Before its first checkpoint a run has nothing that another config could spoil.
-        if self.is_resuming():
-            if not path.exists():
+        if not self.is_resuming():
+            return
+        path = self._workdir / "config.json"
+        if not path.exists():
+            raise types.UserError(
+                f"workdir: {str(self._workdir)!r} has checkpoints but no config.json that says what they are of; "
+                "choose another --workdir"
+            )
+        before = config_checks.flat_fields(logs.read_json(path))
+        if before.get("data_fingerprint") not in (None, self._record["data_fingerprint"]):
+            raise types.UserError(
+                f"workdir: {str(self._workdir)!r} holds a run on other images or labels than data.dataset = "
+                f"{self._config.data.dataset!r} has now; choose another --workdir"
+            )
+        for name, value in config_checks.flat_fields(self._record).items():
+            if name not in before or (before[name] != value and name not in FREE_FIELDS):
                 raise types.UserError(
-                    f"workdir: {str(self._workdir)!r} has checkpoints but no config.json that says what they are of; "
-                    "choose another --workdir"
+                    f"workdir: {str(self._workdir)!r} holds a run with {name} = {before.get(name)!r}, this one has "
+                    f"{value!r}; choose another --workdir"
                 )
-            before = logs.flatten(logs.read_json(path))
-            if before.get("data_fingerprint") not in (None, config["data_fingerprint"]):
-                raise types.UserError(
-                    f"workdir: {str(self._workdir)!r} holds a run on other images or labels than data.dataset = "
-                    f"{self._config.data.dataset!r} has now; choose another --workdir"
-                )
-            for name, value in logs.flatten(config).items():
-                if name not in before or (before[name] != value and name.replace("/", ".") not in FREE_FIELDS):
-                    raise types.UserError(
-                        f"workdir: {str(self._workdir)!r} holds a run with {name.replace('/', '.')} = "
-                        f"{before.get(name)!r}, this one has {value!r}; choose another --workdir"
-                    )
-        logs.write_json(path, config)
 
     def is_resuming(self) -> bool:
         """Whether `restore` will return a checkpoint's state, whatever it is given."""
         return self._checkpoints.has_last()
 
     def restore(self, initial: TrainState) -> TrainState:
-        """Returns the state to go on from: the last checkpoint's, or the initial one."""
+        """Returns the state to go on from: the last checkpoint's, or the initial one; from here on the run is this one."""
         restored = self._checkpoints.restore_last(initial)
         if restored is not None:
             initial, position = restored
             self.iteration, self.epoch = position["iteration"], position["epoch"]
             self.losses, self.history, self._seconds = position["losses"], position["history"], position["seconds"]
-            if not self.is_over():
+        if restored is None or not self.is_over():
+            # An earlier end's result first: it must never lie beside a config that it is not of.
+            (self._workdir / "result.json").unlink(missing_ok=True)
+            logs.write_json(self._workdir / "config.json", self._record)
+            if restored is not None:
                 print(f"resuming {self._workdir}: {self.place()}", flush=True)
-                # From an earlier end: a run that goes on must not be taken for a finished one.
-                (self._workdir / "result.json").unlink(missing_ok=True)
         self._log = logs.MetricsLog(self._workdir, self.history)
         return initial
 

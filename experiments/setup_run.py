@@ -108,7 +108,7 @@ def with_images(dataset: Dataset, data: ConfigDict) -> Dataset:
     """Opens the images of a data set, decoding them where there is no cache of them yet.
 
     Raises:
-        UserError: an image cannot be decoded.
+        UserError: an image cannot be decoded, or the cache cannot be written.
     """
     open_split = functools.partial(
         images_lib.open_images,
@@ -121,19 +121,6 @@ def with_images(dataset: Dataset, data: ConfigDict) -> Dataset:
     return dataset._replace(images={split: open_split(each) for split, each in dataset.records.items()})
 
 
-def check_frames(config: ConfigDict) -> None:
-    """Checks that several frames are drawn only where a sample has them.
-
-    Raises:
-        UserError: train.num_frames is not 1 for images.
-    """
-    if config.train.num_frames > 1 and not config.data.tracklets:
-        raise types.UserError(
-            "train.num_frames must be 1 where samples are images (data.tracklets = false), got "
-            f"{config.train.num_frames}"
-        )
-
-
 def check_start(model: ConfigDict, *, resuming: bool) -> None:
     """Checks what a new run starts from, before any image is decoded.
 
@@ -142,14 +129,17 @@ def check_start(model: ConfigDict, *, resuming: bool) -> None:
         resuming: a checkpoint will replace what the run started from.
 
     Raises:
-        UserError: the weights are missing, or random ones would be frozen.
+        UserError: the weights or the checkpoint are missing, or random ones would be frozen.
     """
-    if resuming or model.checkpoint:
+    if resuming:
+        return
+    if model.checkpoint:
+        checkpoints.find_model(model.checkpoint)
         return
     if model.weights and not pathlib.Path(model.weights).is_file():
         raise types.UserError(
             f"model.weights: no file {model.weights!r}; make it with python data_prep/port_resnet.py, or "
-            "start from random weights with --config.model.weights="
+            "start from random weights: leave it empty"
         )
     if model.frozen_stages and not model.weights:
         raise types.UserError(

@@ -76,7 +76,6 @@ def run_supervised(config: ConfigDict, workdir: str) -> dict[str, Any]:
     dataset = setup_run.load_dataset(config.data)
     train_ids, samples = dataset.train_ids, dataset.samples["train"]
     check(config, dataset)
-    setup_run.check_frames(config)
     embedder = model = setup_run.build_model(config.model)
     if config.train.loss == "classifier":
         model = setup_run.build_model(config.model, IdClassifier, num_classes=int(train_ids.max()) + 1)

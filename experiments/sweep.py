@@ -71,9 +71,12 @@ def execute(run: Run, run_method: Callable[[ConfigDict, str], dict[str, Any]]) -
     """Runs what is not finished of a run; what its config, its numbers or its size got wrong is noted, not raised."""
     try:
         result = finished_result(run) or run_method(run.config, str(run.folder))
-    # JaxRuntimeError: the device is out of memory.
-    except (types.UserError, types.NonFiniteLossError, jax.errors.JaxRuntimeError, MemoryError) as error:
+    except (types.UserError, types.NonFiniteLossError) as error:
         return Outcome(run, {}, " ".join(str(error).split()))
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):  # out of memory; anything else is a fault of the program
+            raise
+        return Outcome(run, {}, str(error).strip().partition("\n")[0])
     return Outcome(run, sweep_table.measure(result), None)
 
 

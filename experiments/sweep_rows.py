@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from experiments import config_checks
-from experiments.configs import shared
 from experiments.configs.sweeps import Sweep
 from reid_jax import types
 
@@ -33,12 +32,10 @@ def load_config(method: str, dataset: str) -> ConfigDict:
     Raises:
         UserError: the method has none for that data set.
     """
-    if dataset not in shared.DATASETS:
-        raise types.UserError(
-            f"--dataset: no config for data set {dataset!r}; choose one of {', '.join(shared.DATASETS)}; a data set of "
-            f"your own takes folder's: --dataset=folder --set=data.dataset={dataset}"
-        )
-    return importlib.import_module(f"experiments.configs.{method}").get_config(dataset).lock()
+    try:
+        return importlib.import_module(f"experiments.configs.{method}").get_config(dataset).lock()
+    except ValueError as error:
+        raise types.UserError(f"--dataset: {error}") from error
 
 
 def split_values(text: str) -> list[str]:

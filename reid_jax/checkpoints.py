@@ -125,13 +125,7 @@ def restore_variables(
     Raises:
         UserError: there is no checkpoint, it cannot be read, or it is of another model.
     """
-    path = pathlib.Path(checkpoint).absolute()
-    folder = path if path.name in (_LAST, _BEST) else path / "checkpoints" / _BEST
-    if not folder.is_dir():
-        raise types.UserError(f"no checkpoint in {str(checkpoint)!r}; expected the folder checkpoints/best in it")
-    steps = [int(step.name) for step in folder.iterdir() if step.name.isdecimal() and (step / _MODEL).is_dir()]
-    if not steps:
-        raise types.UserError(f"no finished checkpoint in {str(checkpoint)!r}")
+    folder, steps = find_model(checkpoint)
     variables = _read_newest(folder, steps, lambda number: _read_variables(folder / str(number)))
     found = traverse_util.flatten_dict(variables, sep="/")
     expected = traverse_util.flatten_dict(like, sep="/")
@@ -145,6 +139,28 @@ def restore_variables(
                 f"checkpoint {str(checkpoint)!r} is of another model: {name} is {there} there, {leaf.shape} in this one"
             )
     return traverse_util.unflatten_dict({name: found[name] for name in expected}, sep="/")
+
+
+def find_model(checkpoint: str | pathlib.Path) -> tuple[pathlib.Path, list[int]]:
+    """Finds the models of a checkpoint, of which the newest that is whole counts.
+
+    Args:
+        checkpoint: as in `restore_variables`.
+
+    Returns:
+        The folder they are in, and their numbers.
+
+    Raises:
+        UserError: there is no checkpoint.
+    """
+    path = pathlib.Path(checkpoint).absolute()
+    folder = path if path.name in (_LAST, _BEST) else path / "checkpoints" / _BEST
+    if not folder.is_dir():
+        raise types.UserError(f"no checkpoint in {str(checkpoint)!r}; expected the folder checkpoints/best in it")
+    steps = [int(step.name) for step in folder.iterdir() if step.name.isdecimal() and (step / _MODEL).is_dir()]
+    if not steps:
+        raise types.UserError(f"no finished checkpoint in {str(checkpoint)!r}")
+    return folder, steps
 
 
 def _read_newest(folder: pathlib.Path, numbers: Iterable[int], read: Callable[[int], Any]) -> Any:

@@ -79,21 +79,22 @@ def embed_samples(
             bar.update(batch_size)
         add(*waiting)
     counts = samples.counts.astype(np.float32)
-    means = jax.tree.map(lambda total: total / counts.reshape(-1, *[1] * (total.ndim - 1)), totals)
-    _check_finite(means, samples, description)
-    return means
+    for total in jax.tree.leaves(totals):
+        total /= counts.reshape(-1, *[1] * (total.ndim - 1))
+    _check_finite(totals, samples, description)
+    return totals
 
 
 def _check_finite(features: Features, samples: Samples, description: str) -> None:
     """Raises NonFiniteLossError where distances would be nan or infinite, and a norm that divides would hide it."""
     for part in jax.tree.leaves(features):
         with np.errstate(over="ignore", invalid="ignore"):
-            norms = np.linalg.norm(part, axis=-1).reshape(len(part), -1)
-        bad = np.flatnonzero(~np.isfinite(norms).all(axis=1))
+            sq_norms = np.einsum("n...d,n...d->n...", part, part).reshape(len(part), -1)
+        bad = np.flatnonzero(~np.isfinite(sq_norms).all(axis=1))
         if len(bad):
             raise types.NonFiniteLossError(
                 f"{description}: {len(bad)} of {len(part)} embeddings are not finite or too large for float32, the "
-                f"first is that of {samples.names[bad[0]]}; the training has diverged, lower the learning rate"
+                f"first is that of {samples.names[bad[0]]}; the weights are at fault or, after training, its learning rate"
             )
 
 

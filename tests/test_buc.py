@@ -208,6 +208,8 @@ def test_a_whole_stage_on_the_coil100_features_equals_the_slow_definition():
         ({"memory__momentum": 1.5}, "memory.momentum must be in 0..1, got 1.5"),
         ({"train__later_learning_rate": -0.1}, "train.later_learning_rate must be greater than 0"),
         ({"data__tracklets": True}, "24 of 24 images belong to no tracklet"),
+        ({"model__backbone": "resnet18", "model__frozen_stages": 2}, "model.frozen_stages must be 0 where training starts from random weights"),
+        ({"model__checkpoint": "nowhere"}, "no checkpoint in 'nowhere'"),
         ({"head__dropout": 1.0}, "head.dropout must be at least 0 and less than 1"),
     ],
 )

@@ -10,7 +10,7 @@ from PIL import Image
 from tiny_runs import finish
 
 from data_prep import prepare
-from experiments import hct
+from experiments import hct, run_directory, setup_run
 from experiments.configs import hct as hct_config
 from reid_jax import types
 
@@ -169,6 +169,23 @@ def test_what_is_wrong_is_found_before_images_are_decoded(uninterrupted, prepare
     with pytest.raises(types.UserError, match=message):
         hct.run_hct(config, workdir)
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_result_never_lies_beside_another_config(uninterrupted, prepared, tmp_path):
+    """A finished run that shall go on, killed while images are decoded: still the finished one."""
+    shutil.copytree(uninterrupted[0], tmp_path / "run")
+    config = make_config(prepared, num_devices=1, train__num_iterations=5)
+    run = run_directory.RunDirectory(tmp_path / "run", config, setup_run.load_dataset(config.data))
+    kept = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert kept["train"]["num_iterations"] == 3 and (tmp_path / "run" / "result.json").exists()
+    del run
+    # Without checkpoints nothing is left of the old run once the new one begins.
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    config = make_config(prepared, num_devices=1, seed=1)
+    run = run_directory.RunDirectory(tmp_path / "run", config, setup_run.load_dataset(config.data))
+    run.restore(None)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["seed"] == 1
+    assert not (tmp_path / "run" / "result.json").exists()
 
 
 def test_market_has_1171_clusters():

@@ -302,8 +302,8 @@ def test_images_that_an_index_makes_distractors_are_told(crops, capsys):
     (crops / "index.csv").write_text("\n".join(["path,pid,split", *rows]))
     run(crops)
     assert capsys.readouterr().err == (
-        "warning: images of pid 0: 2 in train, 1 in gallery; they are distractors, never a query's match: "
-        "number people from 1\n"
+        "warning: images of pid 0: 2 in train, 1 in gallery; they count as distractors, no identity "
+        "in train and no query's match in gallery; if 0 is a person, number from 1\n"
     )
     prepare._warn_distractors("market1501", [listing.Record("gallery", "a.jpg", 0, 1, -1, pathlib.Path())])
     assert capsys.readouterr().err == ""

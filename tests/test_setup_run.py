@@ -126,11 +126,7 @@ def _at(tree, path):
     return tree
 
 
-def test_frames_of_images_and_matrices_beyond_memory_are_refused():
-    config = hct.get_config("synthetic")
-    config.train.num_frames = 4
-    with pytest.raises(types.UserError, match="train.num_frames must be 1 where samples are images .* got 4"):
-        setup_run.check_frames(config)
+def test_matrices_beyond_memory_are_refused():
     setup_run.check_distance_matrix(1000)
     with pytest.raises(types.UserError, match=r"all pairs of 3,000,000 samples take 33,528 GiB, the cpu has"):
         setup_run.check_distance_matrix(3_000_000)

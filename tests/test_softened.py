@@ -123,7 +123,7 @@ def test_streamed_tracklets_give_the_same(prepared_tracklets, tmp_path):
     "overrides,message",
     [
         ({"dissimilarity__num_reliable": 24}, "dissimilarity.num_reliable must be in 1..23, .* got 24"),
-        ({"dissimilarity__num_reliable": 0}, "dissimilarity.num_reliable must be in 1..23"),
+        ({"dissimilarity__num_reliable": 0}, "dissimilarity.num_reliable must be at least 1, got 0"),
         ({"dissimilarity__num_parts": 8}, "dissimilarity.num_parts = 8: num_stripes must divide the feature map's height 6, got 8"),
         ({"loss__own_weight": 1.2}, "loss.own_weight must be in 0..1, got 1.2"),
         ({"stop__signal": "silhouette"}, "stop.signal must be 'agreement' where nothing is clustered"),

@@ -317,7 +317,6 @@ def test_fields_that_change_the_numbers_may_not(tmp_path, field, value):
     [
         types.UserError("too many\nsteps"),
         types.NonFiniteLossError("too many steps"),
-        jax.errors.JaxRuntimeError("too many steps"),
     ],
 )
 def test_a_row_that_fails_leaves_the_others(tmp_path, monkeypatch, error):
@@ -334,7 +333,16 @@ def test_a_row_that_fails_leaves_the_others(tmp_path, monkeypatch, error):
     assert "seed 0: too many steps" in (tmp_path / "table.md").read_text()
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_a_row_that_runs_out_of_memory_leaves_the_others(tmp_path, monkeypatch):
+    def run_method(config, workdir):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory.\nAllocations: ...")
+
+    monkeypatch.setattr(sweep, "load_method", lambda method: run_method)
+    outcomes = sweep.run_sweep(STEPS, plan(tmp_path), tmp_path)
+    assert [outcome.failure for outcome in outcomes] == ["RESOURCE_EXHAUSTED: Out of memory."] * 2
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, jax.errors.JaxRuntimeError("INTERNAL: a fault")])
 def test_what_stops_a_sweep_is_not_hidden_and_leaves_a_table_of_what_is_done(tmp_path, monkeypatch, error):
     def run_method(config, workdir):
         if config.cluster.num_steps == 8:
@@ -342,7 +350,7 @@ def test_what_stops_a_sweep_is_not_hidden_and_leaves_a_table_of_what_is_done(tmp
         return result(0.5)
 
     monkeypatch.setattr(sweep, "load_method", lambda method: run_method)
-    with pytest.raises(error):
+    with pytest.raises(error if isinstance(error, type) else type(error)):
         sweep.run_sweep(STEPS, plan(tmp_path), tmp_path)
     assert [len(row["runs"]) for row in json.loads((tmp_path / "table.json").read_text())["rows"]] == [1, 0]
     assert "| s = 8 | – | – |" in (tmp_path / "table.md").read_text()

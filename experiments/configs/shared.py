@@ -30,7 +30,7 @@ def base_config(dataset: str) -> ml_collections.ConfigDict:
     if dataset not in DATASETS:
         raise ValueError(
             f"no config for data set {dataset!r}; choose one of {', '.join(DATASETS)}; a data set of your own takes "
-            f"folder's: :folder --config.data.dataset={dataset}"
+            f"folder's, with data.dataset={dataset}"
         )
     config = ml_collections.ConfigDict()
     config.seed = 0  # fixes the whole run: weights, sampling, augmentation

@@ -22,7 +22,9 @@ from reid_jax.progress import ProgressBar
 # Below this many images, starting worker processes costs more than they save.
 _MIN_IMAGES_FOR_WORKERS = 4096
 _CACHE_CHUNK = 64
-_NOT_WRITABLE = (errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS)
+_NOT_WRITABLE = (
+    errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.ENAMETOOLONG, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS,
+)  # fmt: skip
 
 
 def decode(encoded: bytes, height: int, width: int) -> np.ndarray:
@@ -166,8 +168,8 @@ def open_images(
             if error.errno not in _NOT_WRITABLE:
                 raise
             raise types.UserError(
-                f"data.cache_dir: the image cache {str(path)!r} cannot be written: {error.strerror}; give another folder, "
-                "or stream the images with --config.data.cache_gib=0"
+                f"data.cache_dir: the image cache {str(path)!r} cannot be written: {error.strerror}; give another "
+                "folder, or data.cache_gib = 0 to stream the images"
             ) from error
     try:
         return CachedImages(np.load(path, mmap_mode="r"))

@@ -8,7 +8,7 @@ from reid_jax import types
 from reid_jax.models import pooling
 from reid_jax.models.heads import BNNeck
 
-_POOLINGS = ("avg", "gem")
+POOLINGS = ("avg", "gem")
 _NECKS = ("none", "bn")
 _GEM_P = 3.0  # Radenovic et al. 2018, section 5.2
 
@@ -38,8 +38,8 @@ class ReidModel(nn.Module):
         """
         if not isinstance(self.backbone, nn.Module):
             raise types.UserError(f"backbone must be a Flax module (linen), got a {type(self.backbone).__name__}")
-        if self.pooling not in _POOLINGS:
-            raise types.UserError(f"pooling must be one of {', '.join(_POOLINGS)}, got {self.pooling!r}")
+        if self.pooling not in POOLINGS:
+            raise types.UserError(f"pooling must be one of {', '.join(POOLINGS)}, got {self.pooling!r}")
         if self.neck not in _NECKS:
             raise types.UserError(f"neck must be one of {', '.join(_NECKS)}, got {self.neck!r}")
         if self.num_stripes < 0:

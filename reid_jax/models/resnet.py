@@ -71,7 +71,7 @@ class Bottleneck(nn.Module):
 
 
 _BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
-_STEMS = ("imagenet", "cifar")
+STEMS = ("imagenet", "cifar")
 
 
 class ResNet(nn.Module):
@@ -113,8 +113,8 @@ class ResNet(nn.Module):
             raise types.UserError(f"width must be at least 1, got {self.width}")
         if self.last_stride not in (1, 2):
             raise types.UserError(f"last_stride must be 1 or 2, got {self.last_stride}")
-        if self.stem not in _STEMS:
-            raise types.UserError(f"stem must be one of {', '.join(_STEMS)}, got {self.stem!r}")
+        if self.stem not in STEMS:
+            raise types.UserError(f"stem must be one of {', '.join(STEMS)}, got {self.stem!r}")
         if not 0 <= self.frozen_stages <= len(self.stage_sizes):
             raise types.UserError(
                 f"frozen_stages must be in 0..{len(self.stage_sizes)}, the number of stages, got {self.frozen_stages}"
