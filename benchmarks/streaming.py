@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import measure
 import numpy as np
+from absl import flags
 from PIL import Image
 
 from data_prep import prepare
@@ -68,6 +69,7 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=256, help="decoded, in pixels")
     parser.add_argument("--width", type=int, default=128, help="decoded, in pixels")
     args = parser.parse_args()
+    flags.FLAGS.mark_as_parsed()  # grain's workers read absl's flags
     num_frames = args.tracklets * args.frames
     decoded = num_frames * args.height * args.width * 3
     print(f"{num_frames:,} frames of {args.tracklets:,} tracklets, decoded {decoded / 2**30:.1f} GiB")

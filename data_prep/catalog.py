@@ -82,6 +82,9 @@ DATASETS = python_types.MappingProxyType(
         "folder": Dataset(folder.read, options=("csv", "camid_from", "tracklets"), unique_names=False),
         "synthetic": Dataset(synthetic.read, options=synthetic.OPTIONS, has_source=False),
         "synthetic_video": Dataset(synthetic.read_video, options=synthetic.VIDEO_OPTIONS, has_source=False),
+        "synthetic_source": Dataset(
+            functools.partial(synthetic.read, **synthetic.SOURCE_DEFAULTS), options=synthetic.OPTIONS, has_source=False
+        ),
     }
 )
 

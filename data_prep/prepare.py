@@ -9,6 +9,7 @@ The source is a folder, a zip or a tar archive. A killed run leaves nothing that
 clears up after it.
 """
 
+import functools
 import inspect
 import pathlib
 import re
@@ -199,7 +200,11 @@ def _define_flags() -> None:
     flags.DEFINE_string("csv", None, "folder: a CSV index of the images; index.csv in the source without it.")
     flags.DEFINE_string("camid_from", None, "folder: a regular expression whose group is the camera in a path.")
     flags.DEFINE_bool("tracklets", None, "folder: every innermost folder is a tracklet, its images the frames.")
-    made = {"synthetic": write_synthetic, "synthetic_video": write_synthetic_video}
+    made = {
+        "synthetic": write_synthetic,
+        "synthetic_video": write_synthetic_video,
+        "synthetic_source": functools.partial(write_synthetic, **synthetic.SOURCE_DEFAULTS),
+    }
     for option in dict.fromkeys(synthetic.OPTIONS + synthetic.VIDEO_OPTIONS):
         defaults = ", ".join(
             f"{name} ({inspect.signature(write).parameters[option].default} if not given)"

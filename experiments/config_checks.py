@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from reid_jax import cluster_distances, distances, evaluate, logs, types
+from reid_jax import cluster_distances, distances, evaluate, logs, selection, types
 from reid_jax.models import reid, resnet
 
 
@@ -69,6 +69,13 @@ _RULES = {
     "head.dim": _at_least(0),
     "head.dropout": _from_up_to(0, 1),
     "memory.momentum": _within(0, 1),
+    "source.num_epochs": _at_least(1),
+    "selection.threshold": _within(0, 1),
+    "selection.compared": _one_of(*selection.COMPARED),
+    "selection.num_labelled_ids": _at_least(0),
+    "cluster.num_clusters": _at_least(1),
+    "cluster.max_iterations": _at_least(1),
+    "cluster.num_init": _at_least(1),
     "cluster.metric": _one_of(*distances.METRICS),
     "cluster.linkage": _one_of(*cluster_distances.LINKAGES),
     "cluster.merge_percent": Rule("greater than 0 and less than 1", lambda value: 0 < value < 1),
@@ -103,11 +110,13 @@ _RULES = {
     "loss.label_smoothing": _within(0, 1),
     "augment.flip_probability": _within(0, 1),
     "augment.padding": _at_least(0),
+    "augment.max_degrees": _at_least(0),
+    "augment.max_shift": _at_least(0),
     "augment.sized_crop_area": _range(1),
     "augment.sized_crop_aspect": _range(),
     "augment.erasing_probability": _within(0, 1),
     "stop.when": _one_of("never", "metric", "label_free", "auto"),
-    "stop.signal": _one_of("agreement", "silhouette"),
+    "stop.signal": _one_of("agreement", "silhouette", "selected"),
     "stop.patience": _at_least(1),
     "stop.min_rise": _at_least(0),
     "checkpoint.every_minutes": _at_least(0),

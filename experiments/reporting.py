@@ -26,7 +26,7 @@ def label_quality(pseudo_labels, previous_labels, true_ids) -> dict[str, float]:
     """
     quality = {"num_clusters": int(pseudo_labels.max()) + 1, "agreement": None}
     if previous_labels is not None:
-        quality["agreement"] = cluster_quality.adjusted_rand_index(pseudo_labels, previous_labels)
+        quality["agreement"] = agreement(pseudo_labels, previous_labels)
     if (true_ids >= 0).any():
         precision, recall, f_score = cluster_quality.bcubed(pseudo_labels, true_ids)
         quality |= {"bcubed_precision": precision, "bcubed_recall": recall, "bcubed_f": f_score}
@@ -34,6 +34,11 @@ def label_quality(pseudo_labels, previous_labels, true_ids) -> dict[str, float]:
         quality["ari"] = cluster_quality.adjusted_rand_index(pseudo_labels, true_ids)
         quality |= cluster_quality.pair_counts(pseudo_labels, true_ids)._asdict()
     return quality
+
+
+def agreement(pseudo_labels, previous_labels) -> float:
+    """How well labels [N] agree with the last iteration's: the adjusted Rand index."""
+    return cluster_quality.adjusted_rand_index(pseudo_labels, previous_labels)
 
 
 def reliable_quality(reliable, previous, true_ids, camids) -> dict[str, float]:
@@ -73,6 +78,8 @@ def iteration_line(record: dict[str, Any], num_iterations: int) -> str:
         parts.append(f"reliable {100 * record['reliable_precision']:.1f}% right")
     if "reliable_cross_camera" in record:
         parts.append(f"{100 * record['reliable_cross_camera']:.1f}% across cameras")
+    if "selected" in record:
+        parts.append(f"{100 * record['selected']:.1f}% selected")
     if record.get("agreement") is not None:
         parts.append(f"agreement {record['agreement']:.3f}")
     if "loss" in record:
@@ -107,6 +114,8 @@ def label_free_choice(history: list[dict[str, Any]], stop: ConfigDict | None) ->
     if len(history) == 1:
         return 0, False
     signal = [record.get(stop.signal) for record in history[1:]]
+    if stop.signal == "selected":  # the weak original model may select more than those that learn from it do
+        return len(signal), stopping.is_saturated(signal, patience=stop.patience, tolerance=stop.min_rise)
     choice, stop_now = stopping.label_free_choice(signal, patience=stop.patience, min_rise=stop.min_rise)
     return choice + 1, stop_now
 

@@ -29,6 +29,7 @@ from reid_jax.train import TrainState
 # Fields that change where and how long a run works but nothing of what it computes.
 FREE_FIELDS = (
     "num_devices",
+    "source.dir",
     "data.dir",
     "data.cache_dir",
     "data.cache_gib",
@@ -36,6 +37,8 @@ FREE_FIELDS = (
     "checkpoint.every_minutes",
     "train.num_iterations",
 )
+# Of those a run that is finished must have had the last: that is how long it was.
+FINISHED_FREE_FIELDS = frozenset(FREE_FIELDS) - {"train.num_iterations"}
 
 
 class RunDirectory:

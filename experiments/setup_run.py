@@ -25,7 +25,7 @@ from reid_jax.models.reid import ReidModel
 
 _RESNETS = {"resnet18": resnet.resnet18, "resnet34": resnet.resnet34, "resnet50": resnet.resnet50}
 _CALIBRATION_BATCHES = 16
-_MADE = ("synthetic", "synthetic_video")
+_MADE = ("synthetic", "synthetic_source", "synthetic_video")
 
 
 class Dataset(NamedTuple):
@@ -78,15 +78,15 @@ def load_dataset(data: ConfigDict, *, splits: tuple[str, ...] = ("train", "query
     """Loads what is known of config.data, without its images; a synthetic data set is made if it is not there yet.
 
     Args:
-        data: config.data.
+        data: config.data; names joined by "+" are one data set of all of them.
         splits: what is needed. Query and gallery may be missing, as from a folder of crops; the first may not.
 
     Raises:
         UserError: it is not prepared, lacks the first split, or has no tracklets where data.tracklets asks for them.
     """
-    if data.dataset in _MADE and records_lib.find_dataset(data.dir, data.dataset) is None:
-        prepare.prepare(data.dataset, source=None, data_dir=data.dir)
-    records = records_lib.load_records(data.dir, data.dataset)
+    parts = [_load_or_make(data.dir, name) for name in data.dataset.split("+")]
+    shared = [split for split in parts[0] if all(split in part for part in parts)]
+    records = {split: records_lib.join([part[split] for part in parts]) for split in shared} if parts[1:] else parts[0]
     if splits[0] not in records:
         raise types.UserError(
             f"data.dataset: {data.dataset!r} has no {splits[0]} split, only {', '.join(records)}"
@@ -102,6 +102,12 @@ def load_dataset(data: ConfigDict, *, splits: tuple[str, ...] = ("train", "query
                 flush=True,
             )
     return Dataset(records, {}, {split: to_samples(records[split]) for split in records})
+
+
+def _load_or_make(data_dir: str, name: str) -> dict[str, records_lib.Records]:
+    if name in _MADE and records_lib.find_dataset(data_dir, name) is None:
+        prepare.prepare(name, source=None, data_dir=data_dir)
+    return records_lib.load_records(data_dir, name)
 
 
 def with_images(dataset: Dataset, data: ConfigDict) -> Dataset:

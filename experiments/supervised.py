@@ -27,14 +27,16 @@ def check(config: ConfigDict, dataset: setup_run.Dataset) -> None:
     """
     num_identities = int(dataset.train_ids.max()) + 1
     num_labelled, batch_size = int((dataset.train_ids >= 0).sum()), config.train.num_ids * config.train.num_instances
+    # A classifier's batches are drawn from all images.
+    fewest, why = (2, "a classifier") if config.train.loss == "classifier" else (config.train.num_ids, "train.num_ids")
+    if num_identities < fewest:
+        raise types.UserError(
+            f"data.dataset: {config.data.dataset!r} has {num_identities} known train identities; supervised training "
+            f"needs at least {fewest} ({why})"
+        )
     if config.train.loss == "classifier" and num_labelled < batch_size:
         raise types.UserError(
             f"train.num_ids x train.num_instances = {batch_size} must be at most the {num_labelled} labelled images"
-        )
-    if num_identities < config.train.num_ids:
-        raise types.UserError(
-            f"data.dataset: {config.data.dataset!r} has {num_identities} known train identities; supervised training "
-            f"needs at least train.num_ids = {config.train.num_ids}"
         )
 
 
@@ -78,7 +80,8 @@ def run_supervised(config: ConfigDict, workdir: str) -> dict[str, Any]:
     check(config, dataset)
     embedder = model = setup_run.build_model(config.model)
     if config.train.loss == "classifier":
-        model = setup_run.build_model(config.model, IdClassifier, num_classes=int(train_ids.max()) + 1)
+        num_classes = int(train_ids.max()) + 1
+        model = setup_run.build_model(config.model, IdClassifier, num_classes=num_classes, dropout=config.head.dropout)
     setup_run.check_training(model, config.data, batch_size=batch_size * config.train.num_frames)
     run = run_directory.RunDirectory(workdir, config, dataset)
     setup_run.check_start(config.model, resuming=run.is_resuming())

@@ -28,9 +28,7 @@ from experiments.sweep_rows import Run
 from experiments.sweep_table import Outcome
 from reid_jax import atomic, logs, types
 
-_METHODS = ("hct", "buc", "softened", "supervised")
-# A run that goes on may have another length than before; one that is finished must have its row's.
-_FREE_FIELDS = frozenset(run_directory.FREE_FIELDS) - {"train.num_iterations"}
+_METHODS = ("hct", "buc", "pul", "softened", "supervised")
 
 
 def load_method(method: str) -> Callable[[ConfigDict, str], dict[str, Any]]:
@@ -49,7 +47,7 @@ def finished_result(run: Run) -> dict[str, Any] | None:
     before = config_checks.flat_fields(logs.read_json(run.folder / "config.json"))
     # As JSON gives it back: a tuple is a list there.
     for field, value in config_checks.flat_fields(json.loads(json.dumps(run.config.to_dict()))).items():
-        if field not in _FREE_FIELDS and (field not in before or before[field] != value):
+        if field not in run_directory.FINISHED_FREE_FIELDS and (field not in before or before[field] != value):
             raise types.UserError(
                 f"workdir: {str(run.folder)!r} holds a finished run with {field} = {before.get(field)!r}, row "
                 f"{run.label!r} has {value!r}; choose another --workdir"

@@ -163,6 +163,8 @@ def plan(
             for field in values:
                 config_checks.check_field(field, config_checks.flat_fields(config.to_dict()))
             config.update_from_flattened_dict(values)
+            if "source" in config and not config.source.dir:
+                config.source.dir = str(workdir)  # rows share what they start from
             try:
                 config_checks.check_config(config)
             except types.UserError as error:

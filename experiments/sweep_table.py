@@ -10,6 +10,8 @@ from experiments.sweep_rows import Run
 
 # What a table shows of a result: by its name in table.json, title, factor and decimals.
 _COLUMNS = {
+    "direct_mAP": ("direct mAP", 100, 1),
+    "direct_rank1": ("rank-1", 100, 1),
     "best_mAP": ("best mAP", 100, 1),
     "best_rank1": ("rank-1", 100, 1),
     "best_rank5": ("rank-5", 100, 1),
@@ -21,7 +23,7 @@ _COLUMNS = {
     "seconds": ("seconds", 1, 0),
 }
 _LEGEND = (
-    "accuracies in per cent; best: the iteration of the greatest mAP; clusters: the last iteration's; "
+    "accuracies in per cent; direct: before any training here; best: the iteration of the greatest mAP; clusters: the last iteration's; "
     "–: not measured"
 )
 
@@ -37,7 +39,9 @@ class Outcome(NamedTuple):
 def measure(result: Mapping[str, Any]) -> dict[str, float | None]:
     """Picks what a table shows out of a result.json; None where it was not measured."""
     best, last = result["best"], result["last"]
-    measures = {f"best_{name}": best.get(name) for name in ("mAP", "rank1", "rank5", "rank10")}
+    direct = result.get("direct_transfer") or {}
+    measures = {f"direct_{name}": direct.get(name) for name in ("mAP", "rank1")}
+    measures |= {f"best_{name}": best.get(name) for name in ("mAP", "rank1", "rank5", "rank10")}
     measures |= {f"last_{name}": last.get(name) for name in ("mAP", "rank1")}
     measures |= {"iterations": result["iterations"], "num_clusters": last.get("num_clusters")}
     return measures | {"seconds": sum(result["seconds"].values())}

@@ -30,3 +30,20 @@ def label_free_choice(signal: Sequence[float | None], *, patience: int, min_rise
         if value is not None and value > best_value + min_rise:
             best, best_value = iteration, value
     return best, len(signal) - 1 - best >= patience
+
+
+def is_saturated(signal: Sequence[float], *, patience: int, tolerance: float) -> bool:
+    """Whether a signal, such as the share of samples selected, has stopped changing (PUL, section III-B).
+
+    Args:
+        signal: per iteration.
+        patience: iterations that it must not have changed for.
+        tolerance: what its greatest and least value in them, and in the one before, may differ by.
+
+    Raises:
+        ValueError: patience less than 1.
+    """
+    if patience < 1:
+        raise ValueError(f"patience must be at least 1, got {patience}")
+    recent = signal[-patience - 1 :]
+    return len(recent) > patience and max(recent) - min(recent) < tolerance

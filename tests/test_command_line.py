@@ -16,7 +16,7 @@ from reid_jax import types
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 ROOT = pathlib.Path(__file__).parent.parent
-METHODS = ("hct", "buc", "softened", "supervised")
+METHODS = ("hct", "buc", "pul", "softened", "supervised")
 # By script, the file that defines its flags.
 DEFINED_IN = {f"experiments/{method}.py": "experiments/command_line.py" for method in METHODS} | {
     path: path

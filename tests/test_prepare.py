@@ -323,15 +323,43 @@ def test_synthetic_data_set_is_rendered_and_read(tmp_path, monkeypatch):
     assert publishing.read_manifest(folder)["request"]["options"] == {"seed": 7}
 
 
+TINY = {
+    "num_train_ids": 2, "num_test_ids": 1, "images_per_id": 4, "num_cameras": 2, "height": 32, "width": 16,
+    "num_distractors": 1, "num_junk": 1,
+}  # fmt: skip
+
+
 def test_synthetic_takes_every_option_of_its_renderer(tmp_path):
-    options = {"seed": 1, "num_train_ids": 2, "num_test_ids": 1, "images_per_id": 4, "num_cameras": 2}
-    options |= {"height": 32, "width": 16, "num_distractors": 1, "num_junk": 1}
+    options = TINY | {"seed": 1, "palette": 1}
     assert set(options) == set(catalog.DATASETS["synthetic"].options)
     folder = prepare.prepare("synthetic", data_dir=tmp_path, name="tiny", **options)
     assert {split: len(read(folder, split)) for split in listing.SPLITS} == {"train": 8, "query": 2, "gallery": 4}
     with pytest.raises(types.UserError, match="num_cameras must be"):
         prepare.prepare("synthetic", data_dir=tmp_path, name="none", num_cameras=1)
+    with pytest.raises(types.UserError, match=r"^palette must be in 0\.\.1, got 2$"):
+        prepare.prepare("synthetic", data_dir=tmp_path, name="none", palette=2)
     assert entries(tmp_path) == ["tiny"]
+
+
+def test_synthetic_source_is_another_world_by_default(tmp_path):
+    def images(dataset, **options):
+        folder = prepare.prepare(dataset, data_dir=tmp_path, progress=False, **(TINY | options))
+        return [example["image"] for split in listing.SPLITS for example in read(folder, split)]
+
+    source = images("synthetic_source")
+    assert entries(tmp_path) == ["synthetic_source"]
+    assert set(catalog.DATASETS["synthetic_source"].options) == set(catalog.DATASETS["synthetic"].options)
+    assert source == images("synthetic", name="same", seed=1, palette=1)
+    assert not set(source) & set(images("synthetic"))
+    assert images("synthetic_source", name="other", seed=2) == images("synthetic", name="like", seed=2, palette=1)
+    assert images("synthetic_source", name="day", palette=0) == images("synthetic", name="too", seed=1)
+
+
+def test_help_names_each_made_data_sets_own_defaults():
+    text = " ".join(command("--help").stdout.split())
+    assert "--seed: synthetic (0 if not given), synthetic_video (0 if not given), synthetic_source (1 if not" in text
+    assert "--palette: synthetic (0 if not given), synthetic_video (0 if not given), synthetic_source (1 if not" in text
+    assert "--num_junk: synthetic (50 if not given), synthetic_source (50 if not given): as in" in text
 
 
 @pytest.fixture
@@ -377,8 +405,8 @@ def test_folder_of_tracklets_is_an_option(walks):
 
 
 def test_synthetic_video_takes_every_option_of_its_renderer(tmp_path):
-    options = {"seed": 1, "num_train_ids": 1, "num_test_ids": 1, "frames_per_tracklet": 2, "num_cameras": 2}
-    options |= {"height": 32, "width": 16, "num_distractors": 1}
+    options = {"seed": 1, "palette": 1, "num_train_ids": 1, "num_test_ids": 1, "frames_per_tracklet": 2}
+    options |= {"num_cameras": 2, "height": 32, "width": 16, "num_distractors": 1}
     assert set(options) == set(catalog.DATASETS["synthetic_video"].options)
     folder = prepare.prepare("synthetic_video", data_dir=tmp_path, name="tiny", progress=False, **options)
     # Two cameras see each identity twice; the gallery also holds a distractor.

@@ -126,3 +126,21 @@ def test_index_with_damaged_content_is_refused(own):
     file.write_bytes(data)
     with pytest.raises(types.UserError, match="index_query.npz' is no index of a split .*; prepare it again"):
         records_lib.load_records(own.parent.parent, "tiny")
+
+
+def test_joined_splits_share_no_identity_camera_or_tracklet(prepared):
+    parts = [dataclasses.replace(records_lib.load_records(prepared, "tiny")["train"], dataset=name) for name in "ab"]
+    pids = parts[1].pids.copy()
+    pids[:2] = -1, 0
+    parts[1] = dataclasses.replace(parts[1], pids=pids, tracklets=np.arange(24))
+    joined = records_lib.join(parts)
+    assert (joined.dataset, joined.split, len(joined)) == ("a+b", "train", 48)
+    np.testing.assert_array_equal(joined.pids[:24], parts[0].pids)
+    np.testing.assert_array_equal(joined.pids[24:26], [-1, 0])
+    np.testing.assert_array_equal(joined.pids[26:], pids[2:] + 5)  # a has 1..4
+    np.testing.assert_array_equal(joined.camids, np.concatenate([parts[0].camids, parts[1].camids + 3]))
+    np.testing.assert_array_equal(joined.tracklets, np.concatenate([np.full(24, -1), np.arange(24)]))
+    assert joined.paths[0] == f"a/{parts[0].paths[0]}" and joined.paths[47] == f"b/{parts[1].paths[23]}"
+    for index in (0, 23, 24, 47):
+        assert joined.encoded(index) == parts[0].encoded(index % 24)
+    assert joined.fingerprint != records_lib.join(parts[::-1]).fingerprint

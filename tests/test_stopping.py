@@ -23,3 +23,12 @@ def test_errors():
         choose()
     with pytest.raises(ValueError, match="patience >= 1"):
         choose(None, patience=0)
+
+
+def test_a_signal_is_saturated_when_it_moves_no_more():
+    signal = [0.4, 0.2, 0.3, 0.35, 0.36, 0.355, 0.36]
+    found = [stopping.is_saturated(signal[:n], patience=2, tolerance=0.02) for n in range(1, len(signal) + 1)]
+    assert found == [False, False, False, False, False, True, True]
+    assert not stopping.is_saturated([0.5], patience=1, tolerance=0.02)
+    with pytest.raises(ValueError, match="patience must be at least 1, got 0"):
+        stopping.is_saturated(signal, patience=0, tolerance=0.02)

@@ -52,7 +52,7 @@ def test_the_triplet_baseline_runs_on_eight_devices(prepared, tmp_path):
 
 def test_errors(prepared):
     dataset = setup_run.load_dataset(make_config(prepared).data)
-    with pytest.raises(types.UserError, match="has 4 known train identities; .* at least train.num_ids = 5"):
+    with pytest.raises(types.UserError, match="has 4 known train identities; .* at least 5 .train.num_ids."):
         supervised.check(make_config(prepared, train__num_ids=5), dataset)
     with pytest.raises(types.UserError, match="= 28 must be at most the 24 labelled images"):
         supervised.check(make_config(prepared, train__loss="classifier", train__num_instances=7), dataset)

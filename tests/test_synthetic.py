@@ -1,5 +1,6 @@
 """The made-up data set: the same from the same seed, in Market-1501's layout, and people who look like themselves."""
 
+import hashlib
 import itertools
 import math
 import pathlib
@@ -13,8 +14,22 @@ from PIL import Image, ImageDraw
 
 from data_prep import contact_sheet, synthetic
 from data_prep.readers import dukemtmc_videoreid, listing, market1501
-from data_prep.synthetic import cameras, dataset, figures, identities, meshes, poses, rendering, scenes, streams, video
+from data_prep.synthetic import (
+    cameras,
+    dataset,
+    figures,
+    identities,
+    meshes,
+    palettes,
+    poses,
+    rendering,
+    scenes,
+    streams,
+    video,
+)
 from reid_jax import types
+
+DAY, EVENING = palettes.PALETTES
 
 SMALL = {
     "seed": 3,
@@ -39,6 +54,14 @@ SMALL_VIDEO = {
     "width": 32,
     "num_distractors": 3,
 }
+
+
+# By what a person wears, where the palette says from what it is drawn.
+DRAWN_FROM = {
+    "top_color": "top_colors", "top_accent": "top_colors", "print_color": "print_colors", "bottom": "bottoms",
+    "bottom_color": "bottom_colors", "shoe_color": "shoe_colors", "bag": "bags", "bag_color": "bag_colors",
+    "hat": "hats", "hat_color": "hat_colors",
+}  # fmt: skip
 
 
 def files_of(root: pathlib.Path) -> dict[str, bytes]:
@@ -69,7 +92,7 @@ def video_root(tmp_path_factory):
 @pytest.fixture(scope="module")
 def plain_person():
     """A thin man in white and grey without anything that only one side shows."""
-    return identities.draw_identities(0, 1)[0]._replace(
+    return identities.draw_identities(0, 1, DAY)[0]._replace(
         skin="pale", hair="short", hair_color="black", hat="none", bag="none", top="tee", top_color="white",
         pattern="plain", print_shape="none", bottom="trousers", bottom_color="grey", shoe_color="black", girth=0.9,
     )  # fmt: skip
@@ -89,7 +112,7 @@ def paint(person: identities.Identity, yaw: float, *, phase: float = 0.3) -> np.
 
 
 def count(image: np.ndarray, color: str) -> int:
-    return int((np.abs(image - np.array(identities.RGB[color])) <= 2).all(axis=-1).sum())
+    return int((np.abs(image - np.array(palettes.RGB[color])) <= 2).all(axis=-1).sum())
 
 
 def test_market_reader_reads_it(root, tmp_path):
@@ -148,11 +171,103 @@ def test_images_stay_as_they_were(root, name, levels):
         np.testing.assert_allclose(np.asarray(image.convert("L").reduce(16)), levels, atol=2)
 
 
+@pytest.mark.parametrize(
+    ("name", "levels"),
+    [
+        ("gallery/0000/0001/0000_C3_F0002_X48647.jpg", [[135, 116], [102, 52], [131, 104], [150, 123]]),
+        ("query/0007/0003/0007_C3_F0001_X07975.jpg", [[123, 127], [101, 101], [97, 96], [107, 106]]),
+        ("train/0008/0004/0008_C3_F0004_X24405.jpg", [[133, 123], [121, 107], [128, 106], [132, 125]]),
+    ],
+)
+def test_frames_stay_as_they_were(video_root, name, levels):
+    with Image.open(video_root / name) as image:
+        np.testing.assert_allclose(np.asarray(image.convert("L").reduce(16)), levels, atol=2)
+
+
+@pytest.mark.parametrize(
+    ("palette", "digest", "light"),
+    [
+        (
+            DAY,
+            "ffb73fb73c69f4846cb4c5020c5b35880f262b8f3fc387f7105c26f328708bb4",
+            [0.9921, 1.0115, 0.9915, 0.9923, 1.019, 0.9366, 0.0178, 1.3503],
+        ),
+        (
+            EVENING,
+            "f5eabdcea244dfb2793def7c6752ac1db23b0b7998629bdbcf3bde10c492569b",
+            [0.7842, 1.1127, 0.9716, 0.8137, 1.1017, 0.7866, 0.0944, 2.1879],
+        ),
+    ],
+    ids=["day", "evening"],
+)
+def test_people_and_light_stay_as_they_were(palette, digest, light):
+    people = identities.draw_identities(0, 60, palette)
+    looks = [[palettes.RGB.get(value, value) for value in person] for person in people]
+    assert hashlib.sha256(repr(looks).encode()).hexdigest() == digest
+    camera = cameras.draw_camera(3, 1, palette, height=32)
+    found = [camera.exposure, *camera.cast, camera.gamma, camera.saturation, camera.haze, camera.noise]
+    np.testing.assert_allclose(found, light, atol=1e-4)
+
+
+def test_palettes_have_no_colour_of_clothes_in_common_nor_two_alike():
+    tables = {field for field in DRAWN_FROM.values() if field.endswith("_colors")}
+    names = [set().union(*(getattr(palette, table) for table in tables)) for palette in (DAY, EVENING)]
+    assert not names[0] & names[1]
+    assert (names[0] | names[1]) <= palettes.RGB.keys()
+    for palette, table in itertools.product((DAY, EVENING), tables):
+        for first, second in itertools.combinations(getattr(palette, table), 2):
+            assert math.dist(palettes.RGB[first], palettes.RGB[second]) > 45, (first, second)
+
+
+def test_people_wear_what_their_palette_has():
+    crowds = [identities.draw_identities(3, 300, palette) for palette in (DAY, EVENING)]
+    for crowd, palette in zip(crowds, (DAY, EVENING), strict=True):
+        for field, table in DRAWN_FROM.items():
+            assert {getattr(person, field) for person in crowd} == getattr(palette, table).keys(), field
+    # The second is not the first dyed.
+    shapes = [[(person.bottom, person.bag, person.hat) for person in crowd] for crowd in crowds]
+    assert sum(first != second for first, second in zip(*shapes, strict=True)) > 100
+
+
+@pytest.mark.parametrize(
+    ("write", "options"),
+    [(synthetic.write_synthetic, SMALL), (synthetic.write_synthetic_video, SMALL_VIDEO)],
+    ids=["images", "video"],
+)
+def test_people_passers_by_and_cameras_are_of_the_palette(tmp_path, monkeypatch, write, options):
+    seen, render = [], rendering.render_moment
+
+    def recorded(person, camera, *arguments, passers_by, **size):
+        seen.append((camera, [person, *passers_by]))
+        return render(person, camera, *arguments, passers_by=passers_by, **size)
+
+    monkeypatch.setattr(rendering, "render_moment", recorded)
+    write(tmp_path, **(options | {"palette": 1, "num_train_ids": 1, "num_test_ids": 1}))
+    assert len(seen) > 10
+    for camera, people in seen:
+        assert EVENING.light.haze[0] <= camera.haze <= EVENING.light.haze[1]
+        assert all(person.top_color in EVENING.top_colors for person in people)
+
+
+def test_an_evening_is_darker_and_warmer(root, tmp_path):
+    synthetic.write_synthetic(tmp_path, **(SMALL | {"palette": 1}))
+    day, evening = files_of(root), files_of(tmp_path)
+    assert day.keys() == evening.keys()
+    assert not set(day.values()) & set(evening.values())
+
+    def mean_color(folder):
+        return np.mean([np.asarray(Image.open(folder / name)).mean(axis=(0, 1)) for name in day], axis=0)
+
+    by_day, in_the_evening = mean_color(root), mean_color(tmp_path)
+    assert in_the_evening.mean() < by_day.mean() - 10
+    assert in_the_evening[0] - in_the_evening[2] > by_day[0] - by_day[2] + 15
+
+
 def test_another_seed_is_another_world(root, tmp_path):
     synthetic.write_synthetic(tmp_path, **(SMALL | {"seed": 4}))
     assert not set(files_of(tmp_path).values()) & set(files_of(root).values())
-    assert identities.draw_identities(3, 20) != identities.draw_identities(4, 20)
-    first, second = (cameras.draw_camera(seed, 0, height=32) for seed in (3, 4))
+    assert identities.draw_identities(3, 20, DAY) != identities.draw_identities(4, 20, DAY)
+    first, second = (cameras.draw_camera(seed, 0, DAY, height=32) for seed in (3, 4))
     assert first._replace(scene=None) != second._replace(scene=None)
 
 
@@ -166,9 +281,10 @@ def test_an_image_does_not_depend_on_how_many_others_there_are(root, tmp_path):
     assert all(small[name] == large[name] for name in common)
 
 
-def test_identities_are_distinct_and_have_look_alikes():
-    people = identities.draw_identities(0, 400)
-    assert people[:150] == identities.draw_identities(0, 150)
+@pytest.mark.parametrize("palette", [DAY, EVENING], ids=["day", "evening"])
+def test_identities_are_distinct_and_have_look_alikes(palette):
+    people = identities.draw_identities(0, 400, palette)
+    assert people[:150] == identities.draw_identities(0, 150, palette)
 
     def clothes(person):
         return person.top_color, person.bottom, person.bottom_color
@@ -288,7 +404,7 @@ def test_four_cameras_have_four_scenes_and_directions(monkeypatch):
         return paint_scene(rng, kind, **size)
 
     monkeypatch.setattr(scenes, "paint_scene", recorded)
-    views = [cameras.draw_camera(1, number, height=32) for number in range(4)]
+    views = [cameras.draw_camera(1, number, DAY, height=32) for number in range(4)]
     assert sorted(kinds) == sorted(scenes.KINDS)
     directions = sorted(view.yaw for view in views)
     assert all(later - earlier > 0.1 for earlier, later in itertools.pairwise(directions))
@@ -299,7 +415,7 @@ def test_four_cameras_have_four_scenes_and_directions(monkeypatch):
 
 def neutral_camera() -> cameras.Camera:
     """A camera that changes nothing."""
-    camera = cameras.draw_camera(0, 0, height=32)
+    camera = cameras.draw_camera(0, 0, DAY, height=32)
     return camera._replace(exposure=1.0, cast=(1.0, 1.0, 1.0), gamma=1.0, saturation=1.0, haze=0.0, noise=0.0)
 
 
@@ -342,9 +458,9 @@ def test_other_sizes(tmp_path, height, width):
 @pytest.mark.parametrize(
     "argument, value",
     [
-        ("seed", -1), ("num_train_ids", 0), ("num_test_ids", 3334), ("images_per_id", 3), ("num_cameras", 1),
-        ("height", 31), ("width", 15), ("width", 129), ("num_distractors", -1), ("num_junk", -1), ("height", 64.0),
-        ("num_junk", True),
+        ("seed", -1), ("palette", -1), ("palette", 2), ("palette", "1"), ("num_train_ids", 0), ("num_test_ids", 3334),
+        ("images_per_id", 3), ("num_cameras", 1), ("height", 31), ("width", 15), ("width", 129),
+        ("num_distractors", -1), ("num_junk", -1), ("height", 64.0), ("num_junk", True),
     ],
 )  # fmt: skip
 def test_bad_arguments(tmp_path, argument, value):
@@ -450,8 +566,9 @@ def test_walks_by_camera(num_cameras):
 @pytest.mark.parametrize(
     "argument, value",
     [
-        ("seed", -1), ("num_train_ids", 0), ("num_test_ids", 3334), ("frames_per_tracklet", 0), ("num_cameras", 1),
-        ("height", 31), ("width", 129), ("num_distractors", -1), ("frames_per_tracklet", 2.0),
+        ("seed", -1), ("palette", -1), ("palette", 2), ("num_train_ids", 0), ("num_test_ids", 3334),
+        ("frames_per_tracklet", 0), ("num_cameras", 1), ("height", 31), ("width", 129), ("num_distractors", -1),
+        ("frames_per_tracklet", 2.0),
     ],
 )  # fmt: skip
 def test_bad_video_arguments(tmp_path, argument, value):

@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import types as python_types
 from collections.abc import Callable
 
 from data_prep import synthetic
@@ -15,6 +16,8 @@ def _options(write: Callable[..., None]) -> tuple[str, ...]:
 
 OPTIONS = _options(synthetic.write_synthetic)
 VIDEO_OPTIONS = _options(synthetic.write_synthetic_video)
+# Of the data set to learn from with labels, for transfer to the others: other people, places, colours and light.
+SOURCE_DEFAULTS = python_types.MappingProxyType({"seed": 1, "palette": 1})
 
 
 def read(source: listing.Source, **options: int) -> list[listing.Record]:

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from data_prep.synthetic import scenes
+from data_prep.synthetic.palettes import Palette
 from data_prep.synthetic.streams import Stream, generator
 
 SCENE_HEIGHT, _SCENE_WIDTH = 1.5, 6.0  # of a painted scene, in image heights
@@ -52,13 +53,14 @@ class Camera(NamedTuple):
     quality: int
 
 
-def draw_camera(seed: int, number: int, *, height: int) -> Camera:
+def draw_camera(seed: int, number: int, palette: Palette, *, height: int) -> Camera:
     """Draws a camera.
 
     Args:
         seed: the world's seed.
         number: which camera, from 0. Each four in a row have four different scenes, and four directions from the
             front to three quarters behind; who walks the other way round shows the rest.
+        palette: the world's; only its light counts.
         height: of an image, in pixels.
 
     Returns:
@@ -68,7 +70,7 @@ def draw_camera(seed: int, number: int, *, height: int) -> Camera:
     kind = scenes.KINDS[habits.permutation(4)[number % 4]]
     direction = habits.permutation(4)[number % 4]
     rng = generator(seed, Stream.CAMERA, number)
-    indoors = kind == "corridor"
+    indoors, light = kind == "corridor", palette.light
     sharpness = rng.uniform(0.5, 0.8)
     return Camera(
         scene=scenes.paint_scene(
@@ -83,13 +85,13 @@ def draw_camera(seed: int, number: int, *, height: int) -> Camera:
         light=_draw_light(rng, indoors),
         ambient=rng.uniform(0.55, 0.65) if indoors else rng.uniform(0.45, 0.6),
         shadow=rng.uniform(0.15, 0.25) if indoors else rng.uniform(0.25, 0.55),
-        exposure=rng.uniform(0.97, 1.03),
-        cast=tuple(rng.uniform(0.98, 1.02, 3).tolist()),
-        gamma=rng.uniform(0.97, 1.03),
-        saturation=rng.uniform(0.85, 1.0),
-        haze=rng.uniform(0.0, 0.02),
+        exposure=rng.uniform(*light.exposure),
+        cast=tuple((np.array(light.cast) * rng.uniform(0.98, 1.02, 3)).tolist()),
+        gamma=rng.uniform(*light.gamma),
+        saturation=rng.uniform(*light.saturation),
+        haze=rng.uniform(*light.haze),
         sharpness=(sharpness, sharpness + 0.2),
-        noise=rng.uniform(0.8, 2.0),
+        noise=rng.uniform(*light.noise),
         quality=int(rng.integers(70, 93)),
     )
 

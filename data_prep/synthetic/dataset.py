@@ -9,6 +9,7 @@ import numpy as np
 from data_prep.synthetic import cameras, rendering
 from data_prep.synthetic.cameras import Camera
 from data_prep.synthetic.identities import Identity, draw_identities
+from data_prep.synthetic.palettes import PALETTES
 from data_prep.synthetic.streams import Stream, generator
 from reid_jax import types
 
@@ -40,6 +41,7 @@ def write_synthetic(
     root: pathlib.Path | str,
     *,
     seed: int = 0,
+    palette: int = 0,
     num_train_ids: int = 64,
     num_test_ids: int = 64,
     images_per_id: int = 16,
@@ -52,9 +54,10 @@ def write_synthetic(
 ) -> None:
     """Renders a data set of pedestrians and writes it in Market-1501's layout.
 
-    An image depends on the seed, the image size and on what its file name says, not on the other numbers: a
-    larger data set holds a smaller one of the same seed as far as the same people are seen by the same cameras.
-    The same arguments give the same bytes on the same machine with the same versions of numpy and Pillow.
+    An image depends on the seed, the palette, the image size and on what its file name says, not on the other
+    numbers: a larger data set holds a smaller one of the same seed and palette as far as the same people are seen by
+    the same cameras. The same arguments give the same bytes on the same machine with the same versions of numpy and
+    Pillow.
 
     Every identity is seen by at least two cameras and at least twice by each. Of a test identity, the first
     image of each camera is a query, the others are in the gallery.
@@ -62,6 +65,8 @@ def write_synthetic(
     Args:
         root: folder to write to; it must not exist or be empty.
         seed: which world, at least 0: people, cameras and all else.
+        palette: 0 for the day's colours, 1 for other clothes in the light of an evening. The seed decides all else:
+            the same one makes the same places, and people who walk alike.
         num_train_ids: identities in the training set, 1..3333.
         num_test_ids: identities in query and gallery, 1..3333.
         images_per_id: images of each, at least 4.
@@ -78,6 +83,7 @@ def write_synthetic(
     """
     limits = {
         "seed": (seed, 0, None),
+        "palette": (palette, 0, len(PALETTES) - 1),
         "num_train_ids": (num_train_ids, 1, MAX_IDS),
         "num_test_ids": (num_test_ids, 1, MAX_IDS),
         "images_per_id": (images_per_id, 4, None),
@@ -95,9 +101,10 @@ def write_synthetic(
         *_distractor_jobs(seed, num_distractors, num_cameras),
         *_junk_jobs(seed, num_junk, num_test_ids, num_cameras),
     ]
+    colors = PALETTES[palette]
     needed = 1 + max(job.person for job in jobs if job.person is not None)
-    people = draw_identities(seed, max(needed, 3 * NUM_PASSERS_BY))
-    views = [cameras.draw_camera(seed, number, height=height) for number in range(num_cameras)]
+    people = draw_identities(seed, max(needed, 3 * NUM_PASSERS_BY), colors)
+    views = [cameras.draw_camera(seed, number, colors, height=height) for number in range(num_cameras)]
     for done, job in enumerate(jobs, start=1):
         data = _render(job, seed, people, views[job.camera], height=height, width=width)
         (root / job.path).write_bytes(data)

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from data_prep.synthetic.identities import RGB, Identity
+from data_prep.synthetic.identities import Identity
 from data_prep.synthetic.meshes import Mesh, tube
+from data_prep.synthetic.palettes import RGB
 from data_prep.synthetic.poses import CHEST, HIP, KNEE, SHOULDER, WAIST, Skeleton
 
 _SECTORS = 24

@@ -1,56 +1,26 @@
-"""Who walks past the cameras: body, hair, clothes and bag, drawn from small palettes so that look-alikes exist."""
+"""Who walks past the cameras: body, hair, clothes and bag, drawn from few values so that look-alikes exist."""
 
 from typing import NamedTuple
 
 import numpy as np
 
+from data_prep.synthetic.palettes import Palette, Weights
 from data_prep.synthetic.streams import Stream, generator
 
-RGB = {
-    "black": (30, 30, 34),
-    "white": (226, 226, 222),
-    "grey": (128, 130, 134),
-    "navy": (38, 48, 96),
-    "blue": (62, 98, 168),
-    "jeans": (72, 92, 128),
-    "red": (176, 36, 42),
-    "green": (46, 112, 66),
-    "yellow": (214, 178, 58),
-    "beige": (188, 164, 128),
-    "pink": (214, 134, 156),
-    "brown": (98, 64, 40),
-    "blond": (196, 160, 96),
-    "pale": (232, 194, 168),
-    "tan": (206, 158, 122),
-    "olive": (160, 112, 80),
-    "dark": (96, 64, 46),
-}
-
-# Value -> weight. Brighter than real streets: a small network has to learn from a thousand images.
+# Value -> weight; the rest of what is drawn is the palette's.
 _SKINS = {"pale": 4, "tan": 4, "olive": 2, "dark": 2}
 _HAIR_SHAPES = {"short": 6, "long": 4, "bun": 2, "bald": 1}
 _HAIR_COLORS = {"black": 5, "brown": 4, "blond": 2, "grey": 1}
 _TOPS = {"tee": 5, "sweater": 4, "jacket": 3, "coat": 1.5}
-_TOP_COLORS = {
-    "black": 2, "white": 2, "grey": 1, "navy": 1, "red": 3, "green": 3, "yellow": 3, "beige": 1, "pink": 2, "blue": 3
-}  # fmt: skip
 _PATTERNS = {"plain": 7, "stripes": 2, "checks": 1.5, "yoke": 1.5}
 _PRINTS = {"none": 4, "disc": 2, "bar": 2, "square": 2}
-_PRINT_COLORS = {"white": 3, "black": 2, "red": 2, "yellow": 2, "blue": 2}
-_BOTTOMS = {"trousers": 7, "shorts": 3, "skirt": 2}
-_BOTTOM_COLORS = {"black": 3, "jeans": 3, "grey": 1, "beige": 2, "white": 2, "red": 1.5, "green": 1.5}
-_SHOE_COLORS = {"black": 4, "white": 3, "brown": 2, "red": 1}
-_BAGS = {"none": 6, "backpack": 5, "shoulder": 3, "hand": 2}
-_BAG_COLORS = {"black": 4, "red": 2, "brown": 2, "blue": 2, "beige": 1}
-_HATS = {"none": 8, "cap": 1.5, "beanie": 1}
-_HAT_COLORS = {"black": 2, "white": 1, "red": 1, "blue": 1}
 
 _GIRTHS = (0.80, 0.90, 1.02)
 _SHOULDERS = (0.92, 1.0, 1.07)
 
 
 class Identity(NamedTuple):
-    """What one person looks like; colours are names in `RGB`.
+    """What one person looks like; colours are names in `palettes.RGB`.
 
     Attributes:
         girth: width of trunk and limbs, 1 the average.
@@ -95,12 +65,13 @@ class Identity(NamedTuple):
     hat_color: str
 
 
-def draw_identities(seed: int, count: int) -> list[Identity]:
+def draw_identities(seed: int, count: int, palette: Palette) -> list[Identity]:
     """Draws the world's first people, no two alike in what can be seen of them.
 
     Args:
         seed: the world's seed, at least 0.
         count: how many.
+        palette: what they wear, in which colours.
 
     Returns:
         `count` identities; the first n are the same whatever `count` is.
@@ -109,21 +80,21 @@ def draw_identities(seed: int, count: int) -> list[Identity]:
     taken = set()
     for number in range(count):
         rng = generator(seed, Stream.IDENTITY, number)
-        person = _draw_identity(rng)
+        person = _draw_identity(rng, palette)
         while _outfit(person) in taken:
-            person = _draw_identity(rng)
+            person = _draw_identity(rng, palette)
         taken.add(_outfit(person))
         people.append(person)
     return people
 
 
-def _draw_identity(rng: np.random.Generator) -> Identity:
+def _draw_identity(rng: np.random.Generator, palette: Palette) -> Identity:
     top = _pick(rng, _TOPS)
-    top_color = _pick(rng, _TOP_COLORS)
+    top_color = _pick(rng, palette.top_colors)
     # A coat or an open jacket carries neither pattern nor print, a pattern no print.
     pattern = _pick(rng, _PATTERNS) if top in ("tee", "sweater") else "plain"
     # Under a coat a skirt would not be seen.
-    bottom = _pick(rng, {name: _BOTTOMS[name] for name in _BOTTOMS if (top, name) != ("coat", "skirt")})
+    bottom = _pick(rng, palette.bottoms, other_than="skirt" if top == "coat" else None)
     plain_shirt = top in ("tee", "sweater") and pattern == "plain"
     return Identity(
         girth=_GIRTHS[rng.integers(len(_GIRTHS))],
@@ -133,18 +104,18 @@ def _draw_identity(rng: np.random.Generator) -> Identity:
         hair_color=_pick(rng, _HAIR_COLORS),
         top=top,
         top_color=top_color,
-        top_accent=_pick(rng, _TOP_COLORS, other_than=top_color),
+        top_accent=_pick(rng, palette.top_colors, other_than=top_color),
         pattern=pattern,
         print_shape=_pick(rng, _PRINTS) if plain_shirt else "none",
-        print_color=_pick(rng, _PRINT_COLORS, other_than=top_color),
+        print_color=_pick(rng, palette.print_colors, other_than=top_color),
         bottom=bottom,
-        bottom_color=_pick(rng, _BOTTOM_COLORS),
-        shoe_color=_pick(rng, _SHOE_COLORS),
-        bag=_pick(rng, _BAGS),
-        bag_color=_pick(rng, _BAG_COLORS, other_than=top_color),
+        bottom_color=_pick(rng, palette.bottom_colors),
+        shoe_color=_pick(rng, palette.shoe_colors),
+        bag=_pick(rng, palette.bags),
+        bag_color=_pick(rng, palette.bag_colors, other_than=top_color),
         bag_side=1 if rng.random() < 0.5 else -1,
-        hat=_pick(rng, _HATS),
-        hat_color=_pick(rng, _HAT_COLORS),
+        hat=_pick(rng, palette.hats),
+        hat_color=_pick(rng, palette.hat_colors),
     )
 
 
@@ -155,7 +126,7 @@ def _outfit(person: Identity) -> tuple[str, ...]:
     return (person.top, person.top_color, accent, person.pattern, person.bottom, person.bottom_color, *bag)
 
 
-def _pick(rng: np.random.Generator, weights: dict[str, float], *, other_than: str | None = None) -> str:
+def _pick(rng: np.random.Generator, weights: Weights, *, other_than: str | None = None) -> str:
     names = [name for name in weights if name != other_than]
     bounds = np.cumsum([weights[name] for name in names])
     return names[int(np.searchsorted(bounds, rng.random() * bounds[-1], side="right"))]

@@ -10,6 +10,7 @@ from data_prep.readers import listing
 from data_prep.synthetic import cameras, dataset, rendering
 from data_prep.synthetic.cameras import Camera
 from data_prep.synthetic.identities import Identity, draw_identities
+from data_prep.synthetic.palettes import PALETTES
 from data_prep.synthetic.streams import Stream, generator
 
 _FEWEST_CAMERAS, _MOST_CAMERAS = 2, 4  # that see a person
@@ -41,6 +42,7 @@ def write_synthetic_video(
     root: pathlib.Path | str,
     *,
     seed: int = 0,
+    palette: int = 0,
     num_train_ids: int = 64,
     num_test_ids: int = 64,
     frames_per_tracklet: int = 6,
@@ -52,18 +54,20 @@ def write_synthetic_video(
 ) -> None:
     """Renders tracklets of pedestrians and writes them in DukeMTMC-VideoReID's layout.
 
-    The people and cameras are those of `write_synthetic` with the same seed. Every identity is seen by two to
-    four cameras, twice by two of them and once by the others, so has four to six tracklets. In a tracklet the
+    The people and cameras are those of `write_synthetic` with the same seed and palette. Every identity is seen by
+    two to four cameras, twice by two of them and once by the others, so has four to six tracklets. In a tracklet the
     person walks on from frame to frame. Of a test identity, the first tracklet of each camera is a query, the
     others are in the gallery.
 
-    A frame depends on the seed, the image size, the number of cameras and on what its path says, not on the
-    other numbers. The same arguments give the same bytes on the same machine with the same versions of numpy and
-    Pillow.
+    A frame depends on the seed, the palette, the image size, the number of cameras and on what its path says, not
+    on the other numbers. The same arguments give the same bytes on the same machine with the same versions of numpy
+    and Pillow.
 
     Args:
         root: folder to write to; it must not exist or be empty.
         seed: which world, at least 0: people, cameras and all else.
+        palette: 0 for the day's colours, 1 for other clothes in the light of an evening. The seed decides all else:
+            the same one makes the same places, and people who walk alike.
         num_train_ids: identities in the training set, 1..3333.
         num_test_ids: identities in query and gallery, 1..3333.
         frames_per_tracklet: frames of each tracklet, 1..9999.
@@ -80,6 +84,7 @@ def write_synthetic_video(
     dataset.check_integers(
         {
             "seed": (seed, 0, None),
+            "palette": (palette, 0, len(PALETTES) - 1),
             "num_train_ids": (num_train_ids, 1, dataset.MAX_IDS),
             "num_test_ids": (num_test_ids, 1, dataset.MAX_IDS),
             "frames_per_tracklet": (frames_per_tracklet, 1, 9999),
@@ -95,8 +100,10 @@ def write_synthetic_video(
         *_identity_walks(seed, num_test_ids, num_cameras, test=True),
         *_distractor_walks(seed, num_distractors, num_cameras),
     ]
-    people = draw_identities(seed, max(1 + max(walk.person for walk in walks), 3 * dataset.NUM_PASSERS_BY))
-    views = [cameras.draw_camera(seed, number, height=height) for number in range(num_cameras)]
+    colors = PALETTES[palette]
+    needed = 1 + max(walk.person for walk in walks)
+    people = draw_identities(seed, max(needed, 3 * dataset.NUM_PASSERS_BY), colors)
+    views = [cameras.draw_camera(seed, number, colors, height=height) for number in range(num_cameras)]
     for done, walk in enumerate(walks):
         (root / walk.folder).mkdir(parents=True)
         start = int(generator(seed, Stream.VIDEO, _WALK, walk.person, walk.camera, walk.passage, 1).integers(1, 70_000))

@@ -30,6 +30,9 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.train.momentum = 0.9
     config.train.weight_decay = 5e-4
 
+    config.head = ml_collections.ConfigDict()
+    config.head.dropout = 0.0  # before the classifier
+
     config.loss = ml_collections.ConfigDict()
     config.loss.margin = 0.5  # of the triplet loss
     config.loss.soft_margin = False  # softplus in place of the hinge

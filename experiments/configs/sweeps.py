@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 _HCT = "HCT (Zeng et al., CVPR 2020)"
 _BUC = "BUC (Lin et al., AAAI 2019)"
+_PUL = "PUL (Fan et al., 2017)"
 _SSL = "SSL (Lin et al., CVPR 2020)"
 
 _TENTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -13,7 +14,7 @@ class Sweep(NamedTuple):
     """A list of overrides of one method.
 
     Attributes:
-        method: "hct" | "buc" | "softened" | "supervised".
+        method: "hct" | "buc" | "pul" | "softened" | "supervised".
         title: what the rows differ in.
         source: the table or figure it can be compared with; empty: none.
         rows: by label, the values of the dotted config fields that differ from the method's config.
@@ -27,7 +28,7 @@ class Sweep(NamedTuple):
 
 def get_sweeps() -> dict[str, Sweep]:
     """Returns the named sweeps."""
-    return _hct_sweeps() | _buc_sweeps() | _softened_sweeps()
+    return _hct_sweeps() | _buc_sweeps() | _pul_sweeps() | _softened_sweeps()
 
 
 def _hct_sweeps() -> dict[str, Sweep]:
@@ -69,6 +70,32 @@ def _buc_sweeps() -> dict[str, Sweep]:
         "buc_distance": Sweep("buc", "Distance", f"{_BUC}, sec. 3.2, and its code (squared)", distance),
         "buc_auxiliary": Sweep("buc", "Auxiliary information", f"{_SSL}, Table 3, BUC", _auxiliary()),
     }
+
+
+def _pul_sweeps() -> dict[str, Sweep]:
+    num_clusters = _one_field("K", "cluster.num_clusters", (250, 500, 750, 1000, 1250))
+    without = {label: row | {"selection.compared": "none"} for label, row in num_clusters.items()}
+    threshold = _one_field("lambda", "selection.threshold", (0.7, 0.75, 0.8, 0.85, 0.9))
+    labelled = {
+        "PUL": {},
+        "25 labelled ids": {"selection.num_labelled_ids": 25},
+        "50 labelled ids": {"selection.num_labelled_ids": 50},
+    }
+    compared = {name: {"selection.compared": name} for name in ("own", "any", "none")}
+    # The paper's curves go on for all iterations.
+    never = {"stop.when": "never"}
+    return {
+        "pul_num_clusters": Sweep("pul", "Number of clusters K", f"{_PUL}, Fig. 6", _with(num_clusters, never)),
+        "pul_without_selection": Sweep("pul", "K without selection", f"{_PUL}, Table III", _with(without, never)),
+        "pul_threshold": Sweep("pul", "Threshold lambda", f"{_PUL}, Fig. 5", _with(threshold, never)),
+        "pul_labelled": Sweep("pul", "Semi-supervised", f"{_PUL}, Table IV", labelled),
+        "pul_compared": Sweep("pul", "Centres that a sample is compared with", "", compared),
+    }
+
+
+def _with(rows: dict[str, dict[str, Any]], overrides: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Rows with the same overrides added to each."""
+    return {label: row | overrides for label, row in rows.items()}
 
 
 def _softened_sweeps() -> dict[str, Sweep]:

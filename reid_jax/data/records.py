@@ -113,6 +113,53 @@ def load_records(data_dir: str | pathlib.Path, dataset: str) -> dict[str, Record
     return {split: _load_split(builder, folder, dataset, split) for split in builder.info.splits}
 
 
+def join(parts: Sequence[Records]) -> Records:
+    """Makes one split of the same split of several data sets, which have no identity, camera or tracklet in common.
+
+    Args:
+        parts: the splits, at least one, of different data sets.
+
+    Returns:
+        Their images in this order; "a+b" is the name, and paths begin with their data set's. Known identities, cameras
+        and tracklets are numbered above those of the parts before; -1 and distractors stay what they are.
+    """
+    names = [part.dataset for part in parts]
+    digest = hashlib.sha256("\n".join(f"{part.dataset} {part.fingerprint}" for part in parts).encode())
+    starts = np.cumsum([0, *(len(part._source) for part in parts)])
+    return Records(
+        "+".join(names),
+        parts[0].split,
+        _renumbered([part.pids for part in parts], first=types.DISTRACTOR_PID + 1),
+        _renumbered([part.camids for part in parts], first=0),
+        _renumbered([part.tracklets for part in parts], first=0),
+        np.concatenate([np.char.add(f"{part.dataset}/", part.paths) for part in parts]),
+        digest.hexdigest()[:16],
+        _Joined([part._source for part in parts]),
+        np.concatenate([part._positions + start for part, start in zip(parts, starts)]),
+    )
+
+
+def _renumbered(parts: Sequence[np.ndarray], *, first: int) -> np.ndarray:
+    """Joins numbers, each part's from `first` on above those of the parts before it; lower ones stay."""
+    above = np.cumsum([0, *(part.max(initial=-1) + 1 for part in parts)])
+    return np.concatenate([np.where(part >= first, part + start, part) for part, start in zip(parts, above)])
+
+
+class _Joined(Sequence):
+    """Several sources of examples, one after the other."""
+
+    def __init__(self, sources: Sequence[Sequence[dict]]):
+        self._sources = sources
+        self._ends = np.cumsum([len(source) for source in sources])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, position: int) -> dict:
+        number = int(np.searchsorted(self._ends, position, side="right"))
+        return self._sources[number][position - (int(self._ends[number - 1]) if number else 0)]
+
+
 def make_index(paths: Sequence[str], labels: np.ndarray, checksums: np.ndarray) -> Index:
     """Sorts what is known about a split's images by path.
 

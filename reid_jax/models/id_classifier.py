@@ -16,9 +16,12 @@ class IdClassifier(ReidModel):
 
     Attributes:
         num_classes: K, identities.
+        dropout: share of the embedding's components that the classifier does not see in training, the others scaled
+            up.
     """
 
     num_classes: int = 1
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> tuple[types.Features, jax.Array]:
@@ -26,10 +29,11 @@ class IdClassifier(ReidModel):
 
         Args:
             images: [B, H, W, 3] float, normalised.
-            train: see `ReidModel`; static.
+            train: see `ReidModel`; with dropout needs the PRNG "dropout". Static.
 
         Returns:
             (Features, logits [B, K] float32).
         """
         features = super().__call__(images, train=train)
-        return features, Classifier(self.num_classes, name="classifier")(features.embeddings)
+        seen = nn.Dropout(self.dropout, deterministic=not train)(features.embeddings)
+        return features, Classifier(self.num_classes, name="classifier")(seen)

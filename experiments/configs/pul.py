@@ -1,0 +1,79 @@
+"""PUL: progressive unsupervised learning (Fan et al., 2017).
+
+    --config=experiments/configs/pul.py:DATASET
+
+Person data sets have the paper's values (section IV-B), and where the paper is silent its reference code's.
+`synthetic` and `coil100` start from a small network on a CPU; docs/results.md says how their values were chosen.
+"""
+
+import ml_collections
+
+from experiments.configs import shared
+
+# The paper's sources, and the number of clusters (section IV-C).
+_SOURCES = {
+    "market1501": "dukemtmcreid",
+    "dukemtmcreid": "market1501",
+    "cuhk03": "market1501",
+    "cuhk03_detected": "market1501",
+    "cuhk03_labelled": "market1501",
+    "synthetic": "synthetic_source",
+    "coil100": "synthetic_source",
+}
+_NUM_CLUSTERS = {"dukemtmcreid": 700, "synthetic": 64, "coil100": 50}
+
+
+def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
+    """Returns PUL's config for one data set, the target."""
+    config = shared.base_config(dataset)
+    small = config.data.dataset in shared.SMALL_DATASETS
+    if not small:
+        config.data.height, config.data.width = 224, 224  # sec. IV-B
+
+    config.source = ml_collections.ConfigDict()
+    # The labelled data set that the original model is trained on, or several joined by "+", where model.checkpoint
+    # gives no model; empty: the original model has model.weights alone.
+    config.source.dataset = _SOURCES.get(config.data.dataset, "")
+    config.source.num_epochs = 40  # sec. IV-C
+    config.source.dir = ""  # where the run directories of such trainings are; empty: beside the run's own
+
+    config.cluster = ml_collections.ConfigDict()
+    config.cluster.num_clusters = _NUM_CLUSTERS.get(config.data.dataset, 750)  # K (sec. IV-C)
+    config.cluster.max_iterations = 300  # of k-means (sec. IV-B)
+    config.cluster.num_init = 1  # k-means++ seedings, of which the best counts
+    config.cluster.normalize = False  # "l2 normalization in clustering yields inferior results" (sec. IV-B)
+
+    config.selection = ml_collections.ConfigDict()
+    config.selection.threshold = 0.85  # lambda: the cosine similarity to the centre that a sample must exceed
+    # "own": its own cluster's centre (eq. 2); "any": any cluster's (reference code); "none": all samples (Table III).
+    config.selection.compared = "own"
+    config.selection.num_labelled_ids = 0  # L, identities whose labels are known: 25, 50 in Table IV
+
+    config.head = ml_collections.ConfigDict()
+    config.head.dropout = 0.5  # before the classifier (sec. IV-B)
+
+    config.train = ml_collections.ConfigDict()
+    config.train.num_iterations = 25  # at most (sec. IV-D)
+    config.train.num_epochs = 20  # of each iteration's fine-tuning (sec. IV-B)
+    config.train.batch_size = 16  # sec. IV-B
+    config.train.num_frames = shared.num_frames(config.data.dataset)  # drawn from each tracklet; 1 for images
+    config.train.optimizer = "sgd"  # "sgd" | "adam"
+    config.train.learning_rate = 0.01 if small else 0.001  # sec. IV-B
+    config.train.momentum = 0.9  # sec. IV-B
+    config.train.weight_decay = 0.0  # reference code
+
+    config.augment = ml_collections.ConfigDict()
+    config.augment.flip_probability = 0.0  # reference code
+    config.augment.max_degrees = 20.0  # greatest rotation either way (sec. IV-B)
+    # Greatest shift along each axis, in pixels: 45 of 224 (sec. IV-B).
+    config.augment.max_shift = round(45 / 224 * config.data.width, 1)
+    config.augment.erasing_probability = 0.0
+
+    config.stop = ml_collections.ConfigDict()
+    # "label_free": when the number selected is saturated (sec. III-B); "never": all iterations, as in the paper's
+    # figures; "metric": when mAP falls; "auto": label_free where no accuracy can be measured.
+    config.stop.when = "label_free"
+    config.stop.signal = "selected"  # of label_free: "selected", the share of samples, or "agreement"
+    config.stop.patience = 5  # iterations
+    config.stop.min_rise = 0.02  # of the signal: the share selected is saturated when it moved less in them
+    return config

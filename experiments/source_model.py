@@ -1,0 +1,75 @@
+"""The model that transfer starts from: an ID classifier trained on labelled sources by experiments/supervised.py."""
+
+import hashlib
+import json
+import pathlib
+
+from ml_collections import ConfigDict
+
+from experiments import config_checks, run_directory, supervised
+from experiments.configs import supervised as supervised_config
+
+_MOST_EVALUATIONS = 4  # of the source's own test images while it is trained
+
+
+def source_config(config: ConfigDict) -> ConfigDict:
+    """Returns the config of the training on config.source, with the target's model, image size and optimizer."""
+    source = supervised_config.get_config("folder").unlock()
+    for section in ("model", "augment", "head"):
+        source[section] = config[section]
+    source.seed, source.num_devices = config.seed, config.num_devices
+    source.data.update(config.data.to_dict() | {"dataset": config.source.dataset})
+    source.evaluation.batch_size = config.evaluation.batch_size
+    source.checkpoint.every_minutes = config.checkpoint.every_minutes
+    num_epochs = config.source.num_epochs
+    num_evaluations = max(number for number in range(1, _MOST_EVALUATIONS + 1) if num_epochs % number == 0)
+    source.train.update(
+        loss="classifier",
+        num_iterations=num_evaluations,
+        num_epochs=num_epochs // num_evaluations,
+        # Batches of the classifier are drawn at random: only the product counts.
+        num_ids=config.train.batch_size,
+        num_instances=1,
+        num_frames=config.train.num_frames,
+        optimizer=config.train.optimizer,
+        learning_rate=config.train.learning_rate,
+        drop_every=0,
+        momentum=config.train.momentum,
+        weight_decay=config.train.weight_decay,
+    )
+    return source.lock()
+
+
+def train_source(config: ConfigDict, folder: str | pathlib.Path) -> pathlib.Path:
+    """Trains the original model on config.source, unless that has been done there already.
+
+    Args:
+        config: a method's, with the sections source and head.
+        folder: holds a run directory for every source, seed and way of training.
+
+    Returns:
+        The checkpoint of the model after its last epoch.
+
+    Raises:
+        UserError: the source has no labels, or a batch does not fit.
+    """
+    source = source_config(config)
+    computed = {
+        name: value
+        for name, value in config_checks.flat_fields(source.to_dict()).items()
+        if name not in run_directory.FINISHED_FREE_FIELDS
+    }
+    digest = hashlib.sha256(json.dumps(computed, sort_keys=True).encode()).hexdigest()[:8]
+    workdir = pathlib.Path(folder, f"source_{config.source.dataset}_{config.seed}_{digest}")
+    print(f"original model: ID classifier on {config.source.dataset}, {workdir}", flush=True)
+    supervised.run_supervised(source, str(workdir))
+    return workdir / "checkpoints" / "last"
+
+
+def with_source_model(config: ConfigDict, workdir: str) -> ConfigDict:
+    """Returns a run's config with the source's model as model.checkpoint; itself where it has one, or no source."""
+    if config.model.checkpoint or not config.source.dataset:
+        return config
+    started = config.copy_and_resolve_references()
+    started.model.checkpoint = str(train_source(config, config.source.dir or pathlib.Path(workdir).parent))
+    return started
