@@ -137,6 +137,8 @@ def check_config(config: ConfigDict) -> None:
         for rule in rules:
             if not _is_kept(rule, value):
                 raise types.UserError(f"{name} must be {rule.text}, got {value!r}")
+    if "stop" in config and config.stop.signal == "selected" and "selection" not in config:
+        raise types.UserError("stop.signal must be 'agreement' or 'silhouette' where nothing is selected, got 'selected'")
     if "train" in config and config.train.num_frames > 1 and not config.data.tracklets:
         raise types.UserError(
             "train.num_frames must be 1 where samples are images (data.tracklets = false), got "

@@ -60,7 +60,7 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.train.optimizer = "sgd"  # "sgd" | "adam"
     config.train.learning_rate = 0.01 if small else 0.001  # sec. IV-B
     config.train.momentum = 0.9  # sec. IV-B
-    config.train.weight_decay = 0.0  # reference code
+    config.train.weight_decay = 0.0  # the paper names none
 
     config.augment = ml_collections.ConfigDict()
     config.augment.flip_probability = 0.0  # reference code
