@@ -98,13 +98,15 @@ def by_row_blocks(function: Callable[[Any, int], Any], num_rows: int, block_size
     Args:
         function: (start, size) -> pytree of arrays [size, ...], rows start..start + size - 1; traced once.
         num_rows: N.
-        block_size: rows at a time; None: all at once. Static.
+        block_size: rows at a time at most; None: all at once. Static.
 
     Returns:
         The pytree of arrays [N, ...].
     """
     if block_size is None or block_size >= num_rows:
         return function(0, num_rows)
+    num_blocks = -(-num_rows // block_size)
+    block_size = -(-num_rows // num_blocks)  # evenly, so that few rows are computed twice
 
     def step(index, results):
         # The last block begins early where the rows do not divide: some are computed twice, the shape stays.
@@ -114,7 +116,7 @@ def by_row_blocks(function: Callable[[Any, int], Any], num_rows: int, block_size
 
     block = jax.eval_shape(lambda: function(0, block_size))
     results = jax.tree.map(lambda part: jnp.zeros((num_rows, *part.shape[1:]), part.dtype), block)
-    return jax.lax.fori_loop(0, -(-num_rows // block_size), step, results)
+    return jax.lax.fori_loop(0, num_blocks, step, results)
 
 
 def by_symmetric_blocks(function: Callable[[Any, Any, int], jax.Array], num_rows: int, block_size: int) -> jax.Array:

@@ -10,7 +10,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from reid_jax import distances, sharding
 
-_BLOCK = 2048  # rows whose distances to all centroids are held at a time, on every device
+_BLOCK = 1024  # rows whose distances to all centroids are held at a time, on every device
 
 
 class KMeans(NamedTuple):
