@@ -20,7 +20,8 @@ _SOURCES = {
     "synthetic": "synthetic_source",
     "coil100": "synthetic_source",
 }
-_NUM_CLUSTERS = {"dukemtmcreid": 700, "synthetic": 64, "coil100": 50}
+_NUM_CLUSTERS = {"dukemtmcreid": 700, "synthetic": 64, "synthetic_video": 64, "coil100": 50}
+_SMALL_EPOCHS = {"coil100": 3}  # it has 3.5 times as many images as the synthetic data sets
 
 
 def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
@@ -44,7 +45,9 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.cluster.normalize = False  # "l2 normalization in clustering yields inferior results" (sec. IV-B)
 
     config.selection = ml_collections.ConfigDict()
-    config.selection.threshold = 0.85  # lambda: the cosine similarity to the centre that a sample must exceed
+    # lambda, the cosine similarity to the centre that a sample must exceed: sec. IV-C; embeddings of the small network
+    # lie closer together.
+    config.selection.threshold = 0.95 if small else 0.85
     # "own": its own cluster's centre (eq. 2); "any": any cluster's (reference code); "none": all samples (Table III).
     config.selection.compared = "own"
     config.selection.num_labelled_ids = 0  # L, identities whose labels are known: 25, 50 in Table IV
@@ -53,8 +56,9 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.head.dropout = 0.5  # before the classifier (sec. IV-B)
 
     config.train = ml_collections.ConfigDict()
-    config.train.num_iterations = 25  # at most (sec. IV-D)
-    config.train.num_epochs = 20  # of each iteration's fine-tuning (sec. IV-B)
+    config.train.num_iterations = 8 if small else 25  # at most (sec. IV-D)
+    # Of each iteration's fine-tuning (sec. IV-B).
+    config.train.num_epochs = _SMALL_EPOCHS.get(config.data.dataset, 5) if small else 20
     config.train.batch_size = 16  # sec. IV-B
     config.train.num_frames = shared.num_frames(config.data.dataset)  # drawn from each tracklet; 1 for images
     config.train.optimizer = "sgd"  # "sgd" | "adam"
@@ -74,6 +78,7 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     # figures; "metric": when mAP falls; "auto": label_free where no accuracy can be measured.
     config.stop.when = "label_free"
     config.stop.signal = "selected"  # of label_free: "selected", the share of samples, or "agreement"
-    config.stop.patience = 5  # iterations
-    config.stop.min_rise = 0.02  # of the signal: the share selected is saturated when it moved less in them
+    config.stop.patience = 3 if small else 5  # iterations
+    # Shares of few images vary more.
+    config.stop.min_rise = 0.05 if small else 0.02  # of the signal: the share selected is saturated when it moved less in them
     return config

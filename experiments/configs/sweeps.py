@@ -81,6 +81,7 @@ def _pul_sweeps() -> dict[str, Sweep]:
         "25 labelled ids": {"selection.num_labelled_ids": 25},
         "50 labelled ids": {"selection.num_labelled_ids": 50},
     }
+    adaptation = {"PUL": {}, "without selection": {"selection.compared": "none"}} | labelled
     compared = {name: {"selection.compared": name} for name in ("own", "any", "none")}
     # The paper's curves go on for all iterations.
     never = {"stop.when": "never"}
@@ -89,6 +90,7 @@ def _pul_sweeps() -> dict[str, Sweep]:
         "pul_without_selection": Sweep("pul", "K without selection", f"{_PUL}, Table III", _with(without, never)),
         "pul_threshold": Sweep("pul", "Threshold lambda", f"{_PUL}, Fig. 5", _with(threshold, never)),
         "pul_labelled": Sweep("pul", "Semi-supervised", f"{_PUL}, Table IV", labelled),
+        "pul_adaptation": Sweep("pul", "Adaptation, unsupervised and semi-supervised", "", _with(adaptation, never)),
         "pul_compared": Sweep("pul", "Centres that a sample is compared with", "", compared),
     }
 
