@@ -40,12 +40,23 @@ def source_config(config: ConfigDict) -> ConfigDict:
     return source.lock()
 
 
+def source_workdir(source: ConfigDict, folder: str | pathlib.Path) -> pathlib.Path:
+    """Returns the run directory, in a folder for all, of one data set, seed and way of training."""
+    computed = {
+        name: value
+        for name, value in config_checks.flat_fields(source.to_dict()).items()
+        if name not in run_directory.FINISHED_FREE_FIELDS
+    }
+    digest = hashlib.sha256(json.dumps(computed, sort_keys=True).encode()).hexdigest()[:8]
+    return pathlib.Path(folder, f"source_{source.data.dataset}_{source.seed}_{digest}")
+
+
 def train_source(config: ConfigDict, folder: str | pathlib.Path) -> pathlib.Path:
     """Trains the original model on config.source, unless that has been done there already.
 
     Args:
         config: a method's, with the sections source and head.
-        folder: holds a run directory for every source, seed and way of training.
+        folder: holds the run directories of all sources.
 
     Returns:
         The checkpoint of the model after its last epoch.
@@ -54,13 +65,7 @@ def train_source(config: ConfigDict, folder: str | pathlib.Path) -> pathlib.Path
         UserError: the source has no labels, or a batch does not fit.
     """
     source = source_config(config)
-    computed = {
-        name: value
-        for name, value in config_checks.flat_fields(source.to_dict()).items()
-        if name not in run_directory.FINISHED_FREE_FIELDS
-    }
-    digest = hashlib.sha256(json.dumps(computed, sort_keys=True).encode()).hexdigest()[:8]
-    workdir = pathlib.Path(folder, f"source_{config.source.dataset}_{config.seed}_{digest}")
+    workdir = source_workdir(source, folder)
     print(f"original model: ID classifier on {config.source.dataset}, {workdir}", flush=True)
     supervised.run_supervised(source, str(workdir))
     return workdir / "checkpoints" / "last"

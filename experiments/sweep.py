@@ -28,7 +28,7 @@ from experiments.sweep_rows import Run
 from experiments.sweep_table import Outcome
 from reid_jax import atomic, logs, types
 
-_METHODS = ("hct", "buc", "pul", "softened", "supervised")
+METHODS = ("hct", "buc", "pul", "softened", "supervised")
 
 
 def load_method(method: str) -> Callable[[ConfigDict, str], dict[str, Any]]:
@@ -65,10 +65,10 @@ def data_fingerprint(config: ConfigDict) -> str:
     return setup_run.load_dataset(config.data).fingerprint
 
 
-def execute(run: Run, run_method: Callable[[ConfigDict, str], dict[str, Any]]) -> Outcome:
+def execute(run: Run) -> Outcome:
     """Runs what is not finished of a run; what its config, its numbers or its size got wrong is noted, not raised."""
     try:
-        result = finished_result(run) or run_method(run.config, str(run.folder))
+        result = finished_result(run) or load_method(run.method)(run.config, str(run.folder))
     except (types.UserError, types.NonFiniteLossError) as error:
         return Outcome(run, {}, " ".join(str(error).split()))
     except jax.errors.JaxRuntimeError as error:
@@ -86,19 +86,32 @@ def run_sweep(sweep: Sweep, runs: Sequence[Run], workdir: str | pathlib.Path) ->
     """
     _check_table(sweep, pathlib.Path(workdir, "table.json"))
     finished = [finished_result(run) is not None for run in runs]
-    run_method = load_method(sweep.method)
     pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
     outcomes = []
     for number, (run, is_finished) in enumerate(zip(runs, finished), start=1):
         note = " (finished before)" if is_finished else ""
         print(f"[{number}/{len(runs)}] {run.label}, seed {run.config.seed}: {run.folder}{note}", flush=True)
-        outcomes.append(execute(run, run_method))
+        outcomes.append(execute(run))
         # After every run: a sweep takes long, and what interrupts it leaves a table of what is done.
         table = sweep_table.tabulate(sweep, outcomes)
         logs.write_json(pathlib.Path(workdir, "table.json"), table)
         with atomic.atomic_path(pathlib.Path(workdir, "table.md")) as temporary:
             temporary.write_text(sweep_table.markdown_table(table))
     return outcomes
+
+
+def report_sweep(sweep: Sweep, runs: Sequence[Run], workdir: str | pathlib.Path) -> None:
+    """Runs what is not finished and prints the table.
+
+    Raises:
+        UserError: as `run_sweep`; or runs failed, after all others are done.
+    """
+    outcomes = run_sweep(sweep, runs, workdir)
+    print(sweep_table.text_table(sweep_table.tabulate(sweep, outcomes)))
+    print(f"table: {os.path.join(workdir, 'table.md')}", flush=True)
+    num_failed = sum(outcome.failure is not None for outcome in outcomes)
+    if num_failed:
+        raise types.UserError(f"{num_failed} of {len(outcomes)} runs failed; the table says why")
 
 
 def _check_table(sweep: Sweep, path: pathlib.Path) -> None:
@@ -151,19 +164,14 @@ def main() -> None:
     seeds = sweep_rows.parse_seeds(given.seeds)
     command_line.check_workdir(pathlib.Path(workdir))
     runs = sweep_rows.plan(sweep, dataset=given.dataset, settings=settings, seeds=seeds, workdir=workdir)
-    outcomes = run_sweep(sweep, runs, workdir)
-    print(sweep_table.text_table(sweep_table.tabulate(sweep, outcomes)))
-    print(f"table: {os.path.join(workdir, 'table.md')}", flush=True)
-    num_failed = sum(outcome.failure is not None for outcome in outcomes)
-    if num_failed:
-        raise types.UserError(f"{num_failed} of {len(outcomes)} runs failed; the table says why")
+    report_sweep(sweep, runs, workdir)
 
 
 def define_flags() -> None:
     """Defines the command line."""
     flags.DEFINE_bool("list", False, "Print the named sweeps and end.")
     flags.DEFINE_string("sweep", None, "A named sweep; --list shows them.")
-    flags.DEFINE_enum("method", None, _METHODS, "The method, for a sweep of one's own.")
+    flags.DEFINE_enum("method", None, METHODS, "The method, for a sweep of one's own.")
     flags.DEFINE_multi_string("grid", [], "FIELD=VALUE,VALUE...; given several times: all combinations.")
     flags.DEFINE_multi_string("set", [], "FIELD=VALUE,FIELD=VALUE... of the config, for all rows.")
     flags.DEFINE_list("seeds", [], "Run every row once with each of these seeds; the table has mean and deviation.")

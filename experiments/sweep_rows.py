@@ -19,9 +19,10 @@ _SLUG_LENGTH = 80  # characters; file systems take 255 bytes
 
 
 class Run(NamedTuple):
-    """One row with one seed: its config, and the run directory it works in."""
+    """One row with one seed: the method that runs, its config, and the run directory it works in."""
 
     label: str
+    method: str
     config: ConfigDict
     folder: pathlib.Path
 
@@ -173,5 +174,5 @@ def plan(
             # Some file systems do not tell small letters from capitals.
             if any(str(folder).lower() == str(other.folder).lower() for other in runs):
                 raise types.UserError(f"row {label!r}: another row has the folder {str(folder)!r} too")
-            runs.append(Run(label, config, folder))
+            runs.append(Run(label, sweep.method, config, folder))
     return runs

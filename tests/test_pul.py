@@ -11,7 +11,7 @@ from tiny_runs import finish
 from data_prep import prepare
 from experiments import pul, setup_run
 from experiments.configs import pul as pul_config
-from reid_jax import types
+from reid_jax import train, types
 
 OVERRIDES = tiny_runs.OVERRIDES | {
     "source.dataset": "tiny",
@@ -145,6 +145,24 @@ def test_every_iteration_starts_from_the_original_model(prepared, uninterrupted,
     jax.tree.map(np.testing.assert_array_equal, first.params["backbone"], second.params["backbone"])
     kernels = [start.params["classifier"]["kernel"] for start in starts]
     assert kernels[0].shape == (16, 8) and (kernels[0] != kernels[1]).all() and np.std(kernels[0]) < 0.002
+
+
+def test_one_compilation_serves_all_iterations_though_the_number_selected_changes(
+    prepared, uninterrupted, tmp_path, monkeypatch
+):
+    source = find_source(uninterrupted[0]) / "checkpoints" / "last"
+    steps = []
+    make_train_step = train.make_train_step
+
+    def recording(*args, **options):
+        steps.append(make_train_step(*args, **options))
+        return steps[-1]
+
+    monkeypatch.setattr(train, "make_train_step", recording)
+    pul.run_pul(make_config(prepared, model__checkpoint=str(source), num_devices=1), tmp_path)
+    assert len({line["selected"] for line in tiny_runs.metrics(tmp_path)[1:]}) > 1
+    (train_step,) = steps
+    assert train_step._cache_size() == 1
 
 
 @pytest.mark.parametrize(

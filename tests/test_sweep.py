@@ -356,18 +356,6 @@ def test_what_stops_a_sweep_is_not_hidden_and_leaves_a_table_of_what_is_done(tmp
     assert "| s = 8 | – | – |" in (tmp_path / "table.md").read_text()
 
 
-def start(*arguments):
-    """Starts the script as a user would, but that little time is spent in the compiler."""
-    environment = {"PYTHONPATH": str(tiny_runs.OWN_BACKBONE), "XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    return subprocess.Popen(
-        [sys.executable, tiny_runs.ROOT / "experiments" / "sweep.py", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | environment,
-    )
-
-
 def test_a_killed_sweep_of_hct_goes_on_and_fails_where_a_row_does(prepared, tmp_path):
     grid = "cluster.num_steps=13,8"  # 24 - 13 x 2 leaves no cluster
     settings = TINY | {"data.dir": str(prepared)}
@@ -375,7 +363,7 @@ def test_a_killed_sweep_of_hct_goes_on_and_fails_where_a_row_does(prepared, tmp_
     command = ("--method=hct", f"--grid={grid}", f"--set={texts}", f"--workdir={tmp_path}")
     _, run = plan(tmp_path, sweep.choose_sweep(None, "hct", [grid], "synthetic"), settings=settings)
 
-    process = start(*command)
+    process = tiny_runs.start_script("sweep", *command)
     # After iteration 0's checkpoint.
     while process.poll() is None and not (run.folder / "pseudo_labels" / "iteration_001.npz").exists():
         time.sleep(0.001)
@@ -385,7 +373,7 @@ def test_a_killed_sweep_of_hct_goes_on_and_fails_where_a_row_does(prepared, tmp_
     assert sweep.finished_result(run) is None
     assert [len(row["runs"]) for row in json.loads((tmp_path / "table.json").read_text())["rows"]] == [1, 0]
 
-    status, output, errors = tiny_runs.finish(start(*command))
+    status, output, errors = tiny_runs.finish(tiny_runs.start_script("sweep", *command))
     assert status == 2, errors
     assert errors.splitlines() == ["error: 1 of 2 runs failed; the table says why"]
     assert f"resuming {run.folder}: iteration 1/1" in output
@@ -401,6 +389,7 @@ def test_a_killed_sweep_of_hct_goes_on_and_fails_where_a_row_does(prepared, tmp_
 
 def test_a_typo_is_one_line_before_anything_is_written(tmp_path):
     folder = tmp_path / "x"
-    status, _, errors = tiny_runs.finish(start("--method=hct", "--grid=cluster.linkeage=single", f"--workdir={folder}"))
+    arguments = ("--method=hct", "--grid=cluster.linkeage=single", f"--workdir={folder}")
+    status, _, errors = tiny_runs.finish(tiny_runs.start_script("sweep", *arguments))
     assert status == 2 and not folder.exists()
     assert errors == "error: the config has no field 'cluster.linkeage'; did you mean 'cluster.linkage'?\n"

@@ -24,6 +24,11 @@ _NUM_CLUSTERS = {"dukemtmcreid": 700, "synthetic": 64, "synthetic_video": 64, "c
 _SMALL_EPOCHS = {"coil100": 3}  # it has 3.5 times as many images as the synthetic data sets
 
 
+def max_shift(width: int) -> float:
+    """The greatest shift along each axis, in pixels, of images of that width: 45 of 224 (sec. IV-B)."""
+    return round(45 / 224 * width, 1)
+
+
 def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     """Returns PUL's config for one data set, the target."""
     config = shared.base_config(dataset)
@@ -69,8 +74,7 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.augment = ml_collections.ConfigDict()
     config.augment.flip_probability = 0.0  # reference code
     config.augment.max_degrees = 20.0  # greatest rotation either way (sec. IV-B)
-    # Greatest shift along each axis, in pixels: 45 of 224 (sec. IV-B).
-    config.augment.max_shift = round(45 / 224 * config.data.width, 1)
+    config.augment.max_shift = max_shift(config.data.width)
     config.augment.erasing_probability = 0.0
 
     config.stop = ml_collections.ConfigDict()

@@ -1,0 +1,135 @@
+"""Adapts models from labelled sources to targets without labels, and prints a table like PUL's Table II.
+
+    python experiments/transfer.py --pairs=synthetic_source:synthetic,synthetic:synthetic
+    python experiments/transfer.py --method=pul --pairs=dukemtmcreid:market1501,market1501:dukemtmcreid --seeds=0,1,2
+    python experiments/transfer.py --method=hct --pairs=dukemtmcreid+cuhk03_detected:market1501
+
+For every pair SOURCE:TARGET an ID classifier is trained on the source (several joined by "+"), as PUL's original model
+is, and the method's config of the target starts from it. With a target as its own source, the row is supervised
+learning: that classifier itself. The same command again skips what is finished and resumes the rest.
+"""
+
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from data_prep import cli
+from experiments import command_line, source_model, sweep, sweep_rows
+from experiments.configs import pul as pul_config
+from experiments.configs.sweeps import Sweep
+from experiments.sweep_rows import Run
+from reid_jax import types
+
+_METHODS = tuple(method for method in sweep.METHODS if method != "supervised")
+
+
+def parse_pairs(texts: Sequence[str]) -> list[tuple[str, str]]:
+    """Reads SOURCE:TARGET pairs.
+
+    Raises:
+        UserError: there is none, one is not of that form, or one comes twice.
+    """
+    pairs = []
+    for text in texts:
+        source, _, target = (part.strip() for part in text.partition(":"))
+        if not (source and target) or ":" in target:
+            raise types.UserError(f"--pairs: {text!r} is not SOURCE:TARGET")
+        if (source, target) in pairs:
+            raise types.UserError(f"--pairs: {text!r} comes twice")
+        pairs.append((source, target))
+    if not pairs:
+        raise types.UserError("--pairs: give SOURCE:TARGET, several separated by commas")
+    return pairs
+
+
+def original_model_config(config: ConfigDict, source: str, target: str, num_epochs: int) -> ConfigDict:
+    """Returns PUL's config for a pair, with a method's seed, devices, model and images.
+
+    Args:
+        config: the method's, for the target.
+        source: labelled data sets, joined by "+".
+        target: the config's name for its data set.
+        num_epochs: of training on the source; 0: as PUL's config has it.
+    """
+    original = pul_config.get_config(target)
+    original.update(seed=config.seed, num_devices=config.num_devices)
+    original.model.update(config.model)
+    original.data.update(config.data)
+    original.augment.max_shift = pul_config.max_shift(config.data.width)
+    original.source.dataset = source
+    original.source.num_epochs = num_epochs or original.source.num_epochs
+    return original
+
+
+def plan(
+    method: str,
+    pairs: Sequence[tuple[str, str]],
+    *,
+    settings: dict[str, Any],
+    seeds: Sequence[int],
+    workdir: str | pathlib.Path,
+    num_epochs: int,
+) -> tuple[Sweep, list[Run]]:
+    """Trains the original models and returns the table's rows and their runs, one row a pair.
+
+    Args:
+        method: what adapts.
+        pairs: (source, target).
+        settings: values by field for the method's configs.
+        seeds: every pair is run once with each.
+        workdir: holds the run directories of sources and pairs.
+        num_epochs: of training on the sources; 0: as PUL's config has it.
+
+    Raises:
+        UserError: a config has no such data set or field, or a source cannot be trained on.
+    """
+    planned = []
+    for source, target in pairs:
+        label = f"supervised on {target}" if source == target else f"{source} to {target}"
+        row = Sweep(method, "", "", {label: {}})
+        for run in sweep_rows.plan(row, dataset=target, settings=settings, seeds=seeds, workdir=workdir):
+            planned.append((run, original_model_config(run.config, source, target, num_epochs), source == target))
+    runs = []
+    for run, original, is_supervised in planned:
+        if is_supervised:
+            config = source_model.source_config(original)
+            run = Run(run.label, "supervised", config, source_model.source_workdir(config, workdir))
+        else:
+            run.config.model.checkpoint = str(source_model.train_source(original, workdir))
+            if "source" in run.config:
+                run.config.source.update(original.source)  # what the record says
+        runs.append(run)
+    rows = {run.label: {} for run in runs}
+    return Sweep(method, "Source to target", "PUL (Fan et al., 2017), Table II", rows), runs
+
+
+def main() -> None:
+    """Runs the pairs as the flags say."""
+    given = flags.FLAGS
+    pairs = parse_pairs(given.pairs)
+    seeds = sweep_rows.parse_seeds(given.seeds)
+    workdir = given.workdir or os.path.join("runs", f"transfer_{given.method}")
+    command_line.check_workdir(pathlib.Path(workdir))
+    settings = sweep_rows.parse_settings(given.set, sweep_rows.load_config(given.method, pairs[0][1]))
+    rows, runs = plan(
+        given.method, pairs, settings=settings, seeds=seeds, workdir=workdir, num_epochs=given.source_epochs
+    )
+    sweep.report_sweep(rows, runs, workdir)
+
+
+def define_flags() -> None:
+    """Defines the command line."""
+    flags.DEFINE_enum("method", "pul", _METHODS, "What adapts to the target.")
+    flags.DEFINE_list("pairs", [], "SOURCE:TARGET,... of data sets; a source may be several joined by +.")
+    flags.DEFINE_list("seeds", ["0"], "Run every pair once with each of these seeds; the table has mean and deviation.")
+    flags.DEFINE_integer("source_epochs", 0, "Epochs of training on a source; 0: as PUL's config has it.", lower_bound=0)
+    flags.DEFINE_multi_string("set", [], "FIELD=VALUE,FIELD=VALUE... of the method's config, for all pairs.")
+    flags.DEFINE_string("workdir", None, "Where the pairs' folders and the table are; runs/transfer_METHOD if not given.")
+
+
+if __name__ == "__main__":
+    cli.run(main, define_flags)
