@@ -1,8 +1,10 @@
 """k-means at Market-1501's size against scikit-learn's: a Lloyd iteration, and seeding, on the same cores.
 
     python benchmarks/kmeans.py
+    python benchmarks/kmeans.py --features=coil100_mobilenet_features.npz --clusters=50
 
-Both start from the same centroids and make the same number of iterations; what they end with is compared as well.
+Both start from the same centroids and make the same number of iterations; what they end with is compared as well. With
+--features, whole runs with seeds of their own are compared by their inertia, on the rows of a file.
 """
 
 import argparse
@@ -22,6 +24,22 @@ def make_rows(num_rows: int, dim: int) -> np.ndarray:
     return centers[rng.integers(0, 751, num_rows)] + 4 * rng.standard_normal((num_rows, dim), dtype=np.float32)
 
 
+def compare_inertia(path: str, num_clusters: int) -> None:
+    """Prints the inertia of whole runs, each with three seeds, on the train rows of an .npz's `embeddings`."""
+    with np.load(path, allow_pickle=False) as arrays:
+        x = arrays["embeddings"].astype(np.float32)
+        if "split" in arrays:
+            x = x[arrays["split"] == "train"]
+    found = {"scikit-learn": [], "reid_jax": []}
+    for seed in range(3):
+        found["scikit-learn"].append(cluster.KMeans(num_clusters, n_init=1, random_state=seed, tol=0).fit(x).inertia_)
+        found["reid_jax"].append(float(kmeans.kmeans(jax.random.key(seed), x, num_clusters=num_clusters).inertia))
+    print(f"inertia on {len(x)} rows of {x.shape[1]}, K = {num_clusters}, seeds 0, 1, 2")
+    for name, values in found.items():
+        ratio = np.mean(values) / np.mean(found["scikit-learn"])
+        print(f"  {name:14} {', '.join(f'{value:.2f}' for value in values)}   mean {ratio:.4f} x scikit-learn's")
+
+
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -30,7 +48,11 @@ def main() -> None:
     parser.add_argument("--clusters", type=int, default=750, help="K")
     parser.add_argument("--iterations", type=int, default=8, help="Lloyd iterations that are timed")
     parser.add_argument("--repeats", type=int, default=3, help="rounds; the best counts")
+    parser.add_argument("--features", help=".npz to compare whole runs on, in place of measuring time")
     args = parser.parse_args()
+    if args.features:
+        compare_inertia(args.features, args.clusters)
+        return
     x = make_rows(args.rows, args.dim)
     initial = x[np.random.default_rng(1).permutation(len(x))[: args.clusters]]
     found = {}

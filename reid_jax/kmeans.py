@@ -9,7 +9,9 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from reid_jax import distances, sharding
+from reid_jax.progress import ProgressBar
 
+_STEPS = 8  # seeds or Lloyd iterations between two looks at how far it is
 _BLOCK = 1024  # rows whose distances to all centroids are held at a time, on every device
 
 
@@ -60,8 +62,8 @@ def kmeans(
         key: jax PRNG key.
         x: [N, D] float, finite.
         num_clusters: K, 1..N. Static.
-        max_iterations: of Lloyd, at least 1; stops earlier where no label changes. Static.
-        num_init: seedings to run; the result of least inertia is kept. Static.
+        max_iterations: of Lloyd, at least 1; stops earlier where no label changes.
+        num_init: seedings to run; the result of least inertia is kept.
         initial_centroids: [K, D] to start from in place of seeds.
         mesh: devices to split the rows over; None: one device.
 
@@ -97,59 +99,99 @@ def kmeans(
             seeds = _seed(seed_key, rows, num_rows=num_rows, num_clusters=num_clusters)
         else:
             seeds = jnp.asarray(initial_centroids, jnp.float32) - mean
-        runs.append(_iterate(rows, seeds, num_rows=num_rows, max_iterations=max_iterations, mesh=mesh))
+        state = _lloyd(rows, seeds, num_rows=num_rows, max_iterations=max_iterations, mesh=mesh)
+        runs.append(_judge(rows, state, num_rows=num_rows, mesh=mesh))
     best = min(runs, key=lambda run: float(run.inertia))
     return best._replace(labels=best.labels[:num_rows], centroids=best.centroids + mean)
 
 
-@partial(jax.jit, static_argnames=("num_rows", "max_iterations", "mesh"))
-def _iterate(rows: jax.Array, seeds: jax.Array, *, num_rows: int, max_iterations: int, mesh: Mesh) -> KMeans:
+def _lloyd(rows: jax.Array, seeds: jax.Array, *, num_rows: int, max_iterations: int, mesh: Mesh) -> _State:
     """Lloyd's iterations; rows [N', D] are filled up with zeros from row N on, which count nowhere."""
+    state = _State(jnp.full(len(rows), -1, jnp.int32), seeds, jnp.int32(0), jnp.bool_(False))
+    done = 0
+    with ProgressBar(max_iterations, "k-means, at most", unit="iterations") as bar:
+        while done < max_iterations and not bool(state.converged):
+            limit = min(done + _STEPS, max_iterations)
+            state = _iterate(rows, state, limit, num_rows=num_rows, mesh=mesh)
+            before, done = done, int(state.num_iterations)
+            bar.update(done - before)
+    return state
+
+
+@partial(jax.jit, static_argnames=("num_rows", "mesh"))
+def _iterate(rows: jax.Array, state: _State, limit: jax.Array, *, num_rows: int, mesh: Mesh) -> _State:
+    """Goes on until no label changes, or `limit` iterations are done."""
     is_row = jnp.arange(len(rows)) < num_rows
 
     def step(state: _State) -> _State:
         labels, sq_distances = _assign(rows, state.centroids, mesh)
-        centroids = _means(rows, is_row, labels, sq_distances, num_clusters=len(seeds), mesh=mesh)
+        num_clusters = len(state.centroids)
+        centroids = _means(rows, is_row, labels, sq_distances, num_clusters=num_clusters, mesh=mesh)
         is_same = jnp.all((labels == state.labels) | ~is_row) & jnp.all(centroids == state.centroids)
         return _State(labels, centroids, state.num_iterations + 1, is_same)
 
-    start = _State(jnp.full(len(rows), -1, jnp.int32), seeds, jnp.int32(0), jnp.bool_(False))
-    end = jax.lax.while_loop(lambda state: ~state.converged & (state.num_iterations < max_iterations), step, start)
-    # After the last permitted iteration the labels are those of the centroids before.
-    labels, _ = _assign(rows, end.centroids, mesh)
+    return jax.lax.while_loop(lambda state: ~state.converged & (state.num_iterations < limit), step, state)
+
+
+@partial(jax.jit, static_argnames=("num_rows", "mesh"))
+def _judge(rows: jax.Array, state: _State, *, num_rows: int, mesh: Mesh) -> KMeans:
+    """Returns the clustering around the last centroids; after the last permitted iteration labels are of those before."""
+    is_row = jnp.arange(len(rows)) < num_rows
+    labels, _ = _assign(rows, state.centroids, mesh)
     # Term by term: from the expanded squares of the assignment the small ones would have few digits left.
-    inertia = jnp.sum(jnp.where(is_row[:, None], jnp.square(rows - end.centroids[labels]), 0))
-    return KMeans(labels, end.centroids, inertia, end.num_iterations, end.converged)
+    inertia = jnp.sum(jnp.where(is_row[:, None], jnp.square(rows - state.centroids[labels]), 0))
+    return KMeans(labels, state.centroids, inertia, state.num_iterations, state.converged)
 
 
-@partial(jax.jit, static_argnames=("num_rows", "num_clusters"))
 def _seed(key: jax.Array, rows: jax.Array, *, num_rows: int, num_clusters: int) -> jax.Array:
     """Draws the K first centroids [K, D] among the N first rows by greedy k-means++."""
-    is_row = jnp.arange(len(rows)) < num_rows
-    num_candidates = 2 + int(np.log(num_clusters))
+    first = jax.random.randint(jax.random.fold_in(key, 0), (1,), 0, num_rows)
+    seeds = jnp.zeros(num_clusters, jnp.int32).at[0].set(first[0])
     sq_norms = jnp.sum(jnp.square(rows), axis=1)
+    nearest = _sq_distances_to(rows, sq_norms, first, num_rows)[:, 0]
+    with ProgressBar(num_clusters, "k-means++", unit="seeds") as bar:
+        for start in range(1, num_clusters, _STEPS):
+            stop = min(start + _STEPS, num_clusters)
+            seeds, nearest = _add_seeds(key, rows, sq_norms, seeds, nearest, start, stop, num_rows=num_rows)
+            bar.update(stop - start)
+    return rows[seeds]
 
-    def sq_distances_to(chosen: jax.Array) -> jax.Array:
-        """[N', C] of the rows to the rows chosen [C]; 0 to filled-up rows."""
-        products = jnp.matmul(rows, rows[chosen].T, precision=jax.lax.Precision.HIGHEST)
-        found = jnp.maximum(sq_norms[:, None] + sq_norms[chosen] - 2 * products, 0)
-        return jnp.where(is_row[:, None], found, 0)
+
+@partial(jax.jit, static_argnames="num_rows")
+def _sq_distances_to(rows: jax.Array, sq_norms: jax.Array, chosen: jax.Array, num_rows: int) -> jax.Array:
+    """Squared distances [N', C] of the rows to the rows chosen [C]; 0 to filled-up rows."""
+    products = jnp.matmul(rows, rows[chosen].T, precision=jax.lax.Precision.HIGHEST)
+    found = jnp.maximum(sq_norms[:, None] + sq_norms[chosen] - 2 * products, 0)
+    return jnp.where((jnp.arange(len(rows)) < num_rows)[:, None], found, 0)
+
+
+@partial(jax.jit, static_argnames="num_rows")
+def _add_seeds(
+    key: jax.Array,
+    rows: jax.Array,
+    sq_norms: jax.Array,
+    seeds: jax.Array,
+    nearest: jax.Array,
+    start: jax.Array,
+    stop: jax.Array,
+    *,
+    num_rows: int,
+) -> tuple[jax.Array, jax.Array]:
+    """Draws the seeds start..stop - 1; nearest [N'] are the rows' squared distances to the nearest seed so far."""
+    num_candidates = 2 + int(np.log(len(seeds)))
 
     def add(index, carry):
         seeds, nearest = carry
         # Where all rows lie on seeds, any row is as good.
-        weights = jnp.where(jnp.any(nearest > 0), nearest, is_row)
+        weights = jnp.where(jnp.any(nearest > 0), nearest, jnp.arange(len(rows)) < num_rows)
         candidates = jax.random.choice(
             jax.random.fold_in(key, index), len(rows), (num_candidates,), p=weights / jnp.sum(weights)
         )
-        found = jnp.minimum(nearest[:, None], sq_distances_to(candidates))
+        found = jnp.minimum(nearest[:, None], _sq_distances_to(rows, sq_norms, candidates, num_rows))
         best = jnp.argmin(jnp.sum(found, axis=0))
         return seeds.at[index].set(candidates[best]), found[:, best]
 
-    first = jax.random.randint(jax.random.fold_in(key, 0), (1,), 0, num_rows)
-    seeds = jnp.zeros(num_clusters, jnp.int32).at[0].set(first[0])
-    seeds, _ = jax.lax.fori_loop(1, num_clusters, add, (seeds, sq_distances_to(first)[:, 0]))
-    return rows[seeds]
+    return jax.lax.fori_loop(start, stop, add, (seeds, nearest))
 
 
 def _assign(rows: jax.Array, centroids: jax.Array, mesh: Mesh) -> tuple[jax.Array, jax.Array]:

@@ -1,3 +1,5 @@
+import pathlib
+
 import jax
 import numpy as np
 import pytest
@@ -40,6 +42,18 @@ def test_seeds_are_as_good_as_scikit_learns(num_clusters):
     ours = [float(kmeans.kmeans(jax.random.key(s), X, num_clusters=num_clusters).inertia) for s in range(5)]
     theirs = [cluster.KMeans(num_clusters, n_init=1, random_state=s, tol=0).fit(X).inertia_ for s in range(5)]
     assert np.mean(ours) < 1.02 * np.mean(theirs)
+
+
+@pytest.mark.parametrize("num_clusters", [50, 334])
+def test_inertia_on_real_features_is_as_low_as_scikit_learns(num_clusters):
+    path = pathlib.Path(__file__).parents[2] / "shared" / "data" / "coil100_mobilenet_features.npz"
+    if not path.exists():
+        pytest.skip("the COIL-100 features are not part of the repository")
+    with np.load(path) as arrays:
+        x = arrays["embeddings"][arrays["split"] == "train"].astype(np.float32)
+    ours = kmeans.kmeans(KEY, x, num_clusters=num_clusters)
+    theirs = [cluster.KMeans(num_clusters, n_init=1, random_state=s, tol=0).fit(x).inertia_ for s in range(3)]
+    assert bool(ours.converged) and float(ours.inertia) < 1.01 * np.mean(theirs)
 
 
 def test_more_seedings_keep_the_best_and_a_key_fixes_the_result():
