@@ -16,6 +16,7 @@ _QUALITIES = (
     "silhouette",
     "reliable_precision",
     "reliable_cross_camera",
+    "selected",
     "agreement",
 )
 _SCORES = {"mAP": "mAP", "rank1": "rank-1", "mINP": "mINP"}

@@ -20,7 +20,7 @@ METHODS = ("hct", "buc", "pul", "softened", "supervised")
 # By script, the file that defines its flags.
 DEFINED_IN = {f"experiments/{method}.py": "experiments/command_line.py" for method in METHODS} | {
     path: path
-    for path in ("experiments/sweep.py", "experiments/transfer.py", "experiments/evaluate.py")
+    for path in ("experiments/sweep.py", "experiments/transfer.py", "experiments/curves.py", "experiments/evaluate.py")
     + ("data_prep/prepare.py", "data_prep/port_resnet.py", "data_prep/contact_sheet.py")
 }
 

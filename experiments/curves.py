@@ -1,0 +1,137 @@
+"""Draws what runs logged over their iterations, as in PUL's Fig. 5(b) to (d).
+
+    python experiments/curves.py --runs=runs/pul_synthetic --fields=selected,mAP --output=curves.png
+    python experiments/curves.py --runs=runs/pul_threshold_market1501 --output=curves.png
+
+A run is a run directory or a sweep's folder, several separated by commas; the seeds of a row are one curve, their
+range a band around it. A field is a number in the lines of metrics.jsonl.
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from data_prep import cli
+from reid_jax import report, types
+
+# What shares are called, in per cent; other fields are drawn as they are.
+_SHARES = {
+    "selected": "samples selected",
+    "mAP": "mAP",
+    "rank1": "rank-1",
+    "rank5": "rank-5",
+    "rank10": "rank-10",
+    "rank20": "rank-20",
+    "mINP": "mINP",
+    "bcubed_precision": "BCubed precision",
+    "bcubed_recall": "BCubed recall",
+    "bcubed_f": "BCubed F",
+}
+_METRICS = "metrics.jsonl"
+
+
+def find_runs(folders: Sequence[str]) -> dict[str, list[list[dict[str, Any]]]]:
+    """Reads the records of all runs in folders.
+
+    Args:
+        folders: run directories, or folders of sweeps.
+
+    Returns:
+        By name, the records of its runs, one for each seed. Original models' (`source_...`) are left out.
+
+    Raises:
+        UserError: a folder has no runs or is given twice, or a file cannot be read.
+    """
+    found: dict[str, list[list[dict[str, Any]]]] = {}
+    if len({pathlib.Path(folder).resolve() for folder in folders}) < len(folders):
+        raise types.UserError(f"--runs: a folder is given twice: {', '.join(folders)}")
+    for folder in map(pathlib.Path, folders):
+        paths = sorted(path for path in folder.rglob(_METRICS) if not path.parent.name.startswith("source_"))
+        if not paths:
+            raise types.UserError(f"--runs: no {_METRICS} in {str(folder)!r}; it must be a run directory or a sweep's folder")
+        for path in paths:
+            row = path.parent.relative_to(folder)
+            parts = [part for part in row.parts if not part.startswith("seed_")]
+            name = " ".join([folder.resolve().name] * (len(folders) > 1 or not parts) + parts).replace("_", " ")
+            found.setdefault(name, []).append(read_records(path))
+    return found
+
+
+def read_records(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Reads a metrics.jsonl.
+
+    Raises:
+        UserError: a line is no JSON object.
+    """
+    records = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise types.UserError(f"--runs: line {number} of {str(path)!r} is not JSON") from error
+        if not isinstance(records[-1], dict):
+            raise types.UserError(f"--runs: line {number} of {str(path)!r} is no JSON object")
+    return records
+
+
+def make_curves(runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], field: str) -> dict[str, list[np.ndarray]]:
+    """Picks a field out of records: by name, each run's [iterations, 2] of iteration and value.
+
+    Raises:
+        UserError: no run has it.
+    """
+    factor = 100 if field in _SHARES else 1
+    curves = {}
+    for name, histories in runs.items():
+        points = [
+            [
+                (record["iteration"], factor * record[field])
+                for record in history
+                if is_number(record.get("iteration")) and is_number(record.get(field))
+            ]
+            for history in histories
+        ]
+        curves[name] = [np.array(run).reshape(-1, 2) for run in points]
+    if not any(len(run) for histories in curves.values() for run in histories):
+        records = [record for histories in runs.values() for history in histories for record in history]
+        known = {name for record in records for name, value in record.items() if is_number(value)}
+        raise types.UserError(f"--fields: no run has {field!r}; choose of {', '.join(sorted(known - {'iteration'}))}")
+    return curves
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a record can be drawn."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def main() -> None:
+    """Draws as the flags say."""
+    given = flags.FLAGS
+    for flag, value in (("runs", given.runs), ("fields", given.fields), ("output", given.output)):
+        if not value:
+            raise types.UserError(f"--{flag} is needed")
+    if not pathlib.Path(given.output).absolute().parent.is_dir():
+        raise types.UserError(f"--output: the folder of {given.output!r} is not there")
+    runs = find_runs(given.runs)
+    panels = {}
+    for field in given.fields:
+        label = f"{_SHARES[field]}, per cent" if field in _SHARES else field.replace("_", " ")
+        panels[label] = make_curves(runs, field)
+    report.save_curves(given.output, panels)
+    print(f"{sum(map(len, runs.values()))} runs, {len(runs)} curves: {os.fspath(given.output)}", flush=True)
+
+
+def define_flags() -> None:
+    """Defines the command line."""
+    flags.DEFINE_list("runs", [], "Run directories or folders of sweeps, separated by commas.")
+    flags.DEFINE_list("fields", ["selected", "mAP"], "Fields of metrics.jsonl, a panel each.")
+    flags.DEFINE_string("output", None, "The picture; .png, .pdf or .svg.")
+
+
+if __name__ == "__main__":
+    cli.run(main, define_flags)

@@ -1,0 +1,94 @@
+"""experiments/curves.py and reid_jax/report.py: which runs are curves, what their points are, and the picture."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import curves
+from reid_jax import report, types
+
+
+def write_run(folder, values, **more):
+    """A run directory whose iterations from 0 selected `values`; None: not logged."""
+    folder.mkdir(parents=True)
+    records = [{"iteration": i, "mAP": 0.1 * i, **more} for i in range(len(values))]
+    for record, value in zip(records, values):
+        if value is not None:
+            record["selected"] = value
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+@pytest.fixture
+def sweep_folder(tmp_path):
+    folder = tmp_path / "pul_threshold"
+    for seed in (0, 1):
+        write_run(folder / "lambda_0.85" / f"seed_{seed}", [None, 0.5 + 0.1 * seed, 0.7])
+        write_run(folder / "lambda_0.9" / f"seed_{seed}", [None, 0.3])
+    write_run(folder / "source_other_0_12345678", [None, 1.0])
+    return folder
+
+
+def test_a_sweeps_rows_are_curves_and_their_seeds_runs(sweep_folder):
+    runs = curves.find_runs([str(sweep_folder)])
+    assert {name: len(histories) for name, histories in runs.items()} == {"lambda 0.85": 2, "lambda 0.9": 2}
+    found = curves.make_curves(runs, "selected")
+    np.testing.assert_allclose(found["lambda 0.85"], [[[1, 50], [2, 70]], [[1, 60], [2, 70]]])
+    np.testing.assert_allclose(found["lambda 0.9"], [[[1, 30]], [[1, 30]]])
+
+
+def test_run_directories_are_named_by_their_folders(sweep_folder, tmp_path):
+    write_run(tmp_path / "hct_0", [None])
+    assert list(curves.find_runs([str(tmp_path / "hct_0")])) == ["hct 0"]
+    names = list(curves.find_runs([str(tmp_path / "hct_0"), str(sweep_folder)]))
+    assert names == ["hct 0", "pul threshold lambda 0.85", "pul threshold lambda 0.9"]
+    assert list(curves.find_runs([str(sweep_folder / "lambda_0.9")])) == ["lambda 0.9"]
+
+
+def test_a_curve_is_the_mean_of_its_runs_and_the_band_their_range(tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    drawn = []
+    monkeypatch.setattr(Axes, "fill_between", lambda self, *band, **options: drawn.append(band))
+    runs = [np.array([[1.0, 2.0], [2.0, 4.0]]), np.array([[1.0, 4.0]])]
+    path = tmp_path / "x.png"
+    report.save_curves(path, {"loss": {"a": runs, "nothing": [np.zeros((0, 2))]}, "mAP": {"a": runs}})
+    iterations, lower, upper = drawn[0]
+    assert (list(iterations), lower, upper) == ([1, 2], [2, 4], [4, 4]) and len(drawn) == 2
+    with Image.open(path) as picture:
+        assert picture.format == "PNG" and picture.width > 2 * picture.height
+    assert [file.name for file in tmp_path.iterdir()] == ["x.png"]
+
+
+def test_nothing_to_draw_and_other_endings_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="no curve of 'loss' has a value"):
+        report.save_curves(tmp_path / "x.png", {"loss": {"a": [np.zeros((0, 2))]}})
+    with pytest.raises(types.UserError, match=r"x.doc' must end in one of .*\.pdf, .*\.png"):
+        report.save_curves(tmp_path / "x.doc", {"loss": {"a": [np.ones((1, 2))]}})
+
+
+def test_without_matplotlib_it_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(types.UserError, match=r"pictures need matplotlib: pip install -e .\[viz\]"):
+        report.save_curves(tmp_path / "x.png", {"loss": {"a": [np.ones((1, 2))]}})
+
+
+@pytest.mark.parametrize("text,message", [("{\n", "line 1 of .* is not JSON"), ("{}\n3\n", "line 2 of .* is no JSON object")])
+def test_broken_records_are_named(tmp_path, text, message):
+    (tmp_path / "metrics.jsonl").write_text(text)
+    with pytest.raises(types.UserError, match=f"--runs: {message}"):
+        curves.find_runs([str(tmp_path)])
+
+
+def test_what_a_user_gets_wrong(sweep_folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for folder in ("empty", "nowhere"):
+        with pytest.raises(types.UserError, match=f"--runs: no metrics.jsonl in .*{folder}'"):
+            curves.find_runs([str(tmp_path / folder)])
+    with pytest.raises(types.UserError, match="--runs: a folder is given twice"):
+        curves.find_runs([str(sweep_folder), f"{sweep_folder}/"])
+    runs = curves.find_runs([str(sweep_folder)])
+    with pytest.raises(types.UserError, match="--fields: no run has 'loss'; choose of mAP, selected"):
+        curves.make_curves(runs, "loss")
