@@ -92,8 +92,10 @@ def main() -> None:
         print(f"  Lloyd iteration, {name:14} {per_iteration[name]:8.3f} s   {ratio:5.2f} x scikit-learn")
     theirs_end, ours_end = found["scikit-learn", many], found["reid_jax", many]
     same = np.mean(np.asarray(ours_end.labels) == theirs_end.labels_)
-    print(f"  after {many} iterations: {100 * same:.2f}% of the labels agree, inertia "
-          f"{float(ours_end.inertia) / theirs_end.inertia_:.5f} x scikit-learn's")
+    print(
+        f"  after {many} iterations: {100 * same:.2f}% of the labels agree, inertia "
+        f"{float(ours_end.inertia) / theirs_end.inertia_:.5f} x scikit-learn's"
+    )
 
     def seed_ours():
         return kmeans.kmeans(jax.random.key(0), x, num_clusters=args.clusters, max_iterations=1)
@@ -103,8 +105,10 @@ def main() -> None:
 
     jax.block_until_ready(seed_ours())
     seconds = measure.take_turns({"scikit-learn": seed_theirs, "reid_jax": seed_ours}, repeats=1)
-    print(f"  seeding, scikit-learn {seconds['scikit-learn']:.1f} s; reid_jax, one Lloyd iteration included, "
-          f"{seconds['reid_jax']:.1f} s")
+    print(
+        f"  seeding, scikit-learn {seconds['scikit-learn']:.1f} s; reid_jax, one Lloyd iteration included, "
+        f"{seconds['reid_jax']:.1f} s"
+    )
     growth = measure.peak_bytes(ours(2))
     print(f"  peak memory beyond x: {growth / 2**30:.2f} GiB")
 

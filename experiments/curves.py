@@ -53,7 +53,9 @@ def find_runs(folders: Sequence[str]) -> dict[str, list[list[dict[str, Any]]]]:
     for folder in map(pathlib.Path, folders):
         paths = sorted(path for path in folder.rglob(_METRICS) if not path.parent.name.startswith("source_"))
         if not paths:
-            raise types.UserError(f"--runs: no {_METRICS} in {str(folder)!r}; it must be a run directory or a sweep's folder")
+            raise types.UserError(
+                f"--runs: no {_METRICS} in {str(folder)!r}; it must be a run directory or a sweep's folder"
+            )
         for path in paths:
             row = path.parent.relative_to(folder)
             parts = [part for part in row.parts if not part.startswith("seed_")]

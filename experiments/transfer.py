@@ -24,6 +24,7 @@ from experiments.configs.sweeps import Sweep
 from experiments.sweep_rows import Run
 from reid_jax import types
 
+_GIVEN = {"model.checkpoint": "--pairs", "source.dataset": "--pairs", "source.num_epochs": "--source_epochs"}
 _METHODS = tuple(method for method in sweep.METHODS if method != "supervised")
 
 
@@ -85,8 +86,12 @@ def plan(
         num_epochs: of training on the sources; 0: as PUL's config has it.
 
     Raises:
-        UserError: a config has no such data set or field, or a source cannot be trained on.
+        UserError: a config has no such data set or field, a setting is what the pairs give, or a source cannot be
+            trained on.
     """
+    for field in settings:
+        if field in _GIVEN:
+            raise types.UserError(f"--set: {field} is what {_GIVEN[field]} gives")
     planned = []
     for source, target in pairs:
         label = f"supervised on {target}" if source == target else f"{source} to {target}"
@@ -126,9 +131,13 @@ def define_flags() -> None:
     flags.DEFINE_enum("method", "pul", _METHODS, "What adapts to the target.")
     flags.DEFINE_list("pairs", [], "SOURCE:TARGET,... of data sets; a source may be several joined by +.")
     flags.DEFINE_list("seeds", ["0"], "Run every pair once with each of these seeds; the table has mean and deviation.")
-    flags.DEFINE_integer("source_epochs", 0, "Epochs of training on a source; 0: as PUL's config has it.", lower_bound=0)
+    flags.DEFINE_integer(
+        "source_epochs", 0, "Epochs of training on a source; 0: as PUL's config has it.", lower_bound=0
+    )
     flags.DEFINE_multi_string("set", [], "FIELD=VALUE,FIELD=VALUE... of the method's config, for all pairs.")
-    flags.DEFINE_string("workdir", None, "Where the pairs' folders and the table are; runs/transfer_METHOD if not given.")
+    flags.DEFINE_string(
+        "workdir", None, "Where the pairs' folders and the table are; runs/transfer_METHOD if not given."
+    )
 
 
 if __name__ == "__main__":

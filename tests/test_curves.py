@@ -75,7 +75,9 @@ def test_without_matplotlib_it_says_what_to_install(tmp_path, monkeypatch):
         report.save_curves(tmp_path / "x.png", {"loss": {"a": [np.ones((1, 2))]}})
 
 
-@pytest.mark.parametrize("text,message", [("{\n", "line 1 of .* is not JSON"), ("{}\n3\n", "line 2 of .* is no JSON object")])
+@pytest.mark.parametrize(
+    "text,message", [("{\n", "line 1 of .* is not JSON"), ("{}\n3\n", "line 2 of .* is no JSON object")]
+)
 def test_broken_records_are_named(tmp_path, text, message):
     (tmp_path / "metrics.jsonl").write_text(text)
     with pytest.raises(types.UserError, match=f"--runs: {message}"):

@@ -25,9 +25,7 @@ def trained(monkeypatch):
 
 
 def plan(method, pairs, workdir, *, settings=None, seeds=(0,), num_epochs=0):
-    return transfer.plan(
-        method, pairs, settings=settings or {}, seeds=seeds, workdir=workdir, num_epochs=num_epochs
-    )
+    return transfer.plan(method, pairs, settings=settings or {}, seeds=seeds, workdir=workdir, num_epochs=num_epochs)
 
 
 def test_pairs_are_read():
@@ -55,7 +53,9 @@ def test_every_method_starts_from_its_sources_model(trained, tmp_path, method):
     assert list(sweep.rows) == ["tiny to synthetic", "dukemtmcreid+msmt17 to market1501"]
     assert [(run.method, run.config.seed) for run in runs] == [(method, 3), (method, 4)] * 2
     for run, source in zip(runs, trained, strict=True):
-        assert run.config.model.checkpoint == str(source_model.source_workdir(source, tmp_path) / "checkpoints" / "last")
+        assert run.config.model.checkpoint == str(
+            source_model.source_workdir(source, tmp_path) / "checkpoints" / "last"
+        )
         assert source.seed == run.config.seed and source.train.num_iterations * source.train.num_epochs == 7
         # The source's images are of the size that the method's are, and its model is the method's.
         assert (source.data.height, source.data.width) == (run.config.data.height, run.config.data.width)
@@ -75,6 +75,13 @@ def test_a_target_from_itself_is_supervised_learning(trained, tmp_path):
     assert list(sweep.rows) == ["supervised on synthetic"] and run.method == "supervised" and not trained
     assert run.config.train.loss == "classifier" and run.config.data.dir == "elsewhere"
     assert run.folder == source_model.source_workdir(run.config, tmp_path)
+
+
+@pytest.mark.parametrize("field,flag", [("model.checkpoint", "pairs"), ("source.num_epochs", "source_epochs")])
+def test_what_the_flags_give_is_not_set(trained, tmp_path, field, flag):
+    with pytest.raises(types.UserError, match=f"--set: {field} is what --{flag} gives"):
+        plan("pul", PAIRS, tmp_path, settings={field: 1})
+    assert not trained
 
 
 @pytest.mark.parametrize("method", ["hct", "pul"])
@@ -106,4 +113,8 @@ def test_a_tiny_transfer(prepared, tmp_path, method):
 def test_a_source_that_is_not_there_is_one_line(prepared, tmp_path):
     command = ("--pairs=nowhere:synthetic", f"--set=data.dir={prepared}", f"--workdir={tmp_path / 'x'}")
     status, _, errors = tiny_runs.finish(tiny_runs.start_script("transfer", *command))
-    assert status == 2 and errors.startswith("error: data.dir: no prepared data set 'nowhere' ") and errors.count("\n") == 1
+    assert (
+        status == 2
+        and errors.startswith("error: data.dir: no prepared data set 'nowhere' ")
+        and errors.count("\n") == 1
+    )
