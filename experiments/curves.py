@@ -42,16 +42,19 @@ def find_runs(folders: Sequence[str]) -> dict[str, list[list[dict[str, Any]]]]:
         folders: run directories, or folders of sweeps.
 
     Returns:
-        By name, the records of its runs, one for each seed. Original models' (`source_...`) are left out.
+        By name, the records of its runs, one for each seed. Original models' (`source_...`) are left out of folders that
+        hold others.
 
     Raises:
         UserError: a folder has no runs or is given twice, or a file cannot be read.
     """
-    found: dict[str, list[list[dict[str, Any]]]] = {}
+    found: dict[tuple[str, str], list[list[dict[str, Any]]]] = {}
     if len({pathlib.Path(folder).resolve() for folder in folders}) < len(folders):
         raise types.UserError(f"--runs: a folder is given twice: {', '.join(folders)}")
     for folder in map(pathlib.Path, folders):
-        paths = sorted(path for path in folder.rglob(_METRICS) if not path.parent.name.startswith("source_"))
+        paths = sorted(folder.rglob(_METRICS))
+        inside = [path for path in paths if path.parent == folder or not path.parent.name.startswith("source_")]
+        paths = inside or paths
         if not paths:
             raise types.UserError(
                 f"--runs: no {_METRICS} in {str(folder)!r}; it must be a run directory or a sweep's folder"
@@ -59,9 +62,11 @@ def find_runs(folders: Sequence[str]) -> dict[str, list[list[dict[str, Any]]]]:
         for path in paths:
             row = path.parent.relative_to(folder)
             parts = [part for part in row.parts if not part.startswith("seed_")]
-            name = " ".join([folder.resolve().name] * (len(folders) > 1 or not parts) + parts).replace("_", " ")
-            found.setdefault(name, []).append(read_records(path))
-    return found
+            name = " ".join([folder.resolve().name] * (len(folders) > 1 or not parts) + parts)
+            found.setdefault((name, " ".join([str(folder), *parts])), []).append(read_records(path))
+    short = [name for name, _ in found]
+    # Folders of the same name at different places are told apart by their paths.
+    return {name.replace("_", " ") if short.count(name) == 1 else path: runs for (name, path), runs in found.items()}
 
 
 def read_records(path: pathlib.Path) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from data_prep import cli
 from experiments import config_checks, reporting, setup_run
 from experiments.configs import shared
-from reid_jax import features, logs, sharding, types
+from reid_jax import checkpoints, features, logs, sharding, types
 
 
 def run_config(checkpoint: str) -> ConfigDict:
@@ -47,7 +47,7 @@ def main() -> None:
     config.data.cache_dir = given.cache_dir or config.data.cache_dir
     config.model.checkpoint = given.checkpoint
     config_checks.check_config(ConfigDict({"data": config.data, "model": config.model}))
-    setup_run.check_start(config.model, resuming=False)
+    checkpoints.find_model(given.checkpoint)  # before any image is decoded
     mesh = sharding.make_mesh()
     sharding.check_batch_size(mesh, given.batch_size)
     dataset = setup_run.load_dataset(config.data, splits=("query", "gallery"))

@@ -14,7 +14,7 @@ import optax
 from ml_collections import ConfigDict
 
 from experiments import command_line, config_checks, reporting, run_directory, setup_run, source_model
-from reid_jax import augment, features, kmeans, optimizers, sampling, selection, sharding, train, types
+from reid_jax import augment, checkpoints, features, kmeans, optimizers, sampling, selection, sharding, train, types
 from reid_jax.data.batches import device_batches
 from reid_jax.models import pooling
 from reid_jax.models.id_classifier import IdClassifier
@@ -35,7 +35,8 @@ def known_classes(config: ConfigDict, train_ids: np.ndarray) -> np.ndarray:
         raise types.UserError(
             f"selection.num_labelled_ids must be at most the {len(identities)} known identities, got {wanted}"
         )
-    chosen = np.random.default_rng([config.seed, 2]).permutation(identities)[:wanted]
+    # The tag keeps it apart from the draws of batches, [seed, iteration, epoch], and frames.
+    chosen = np.random.default_rng([config.seed, 0, 0, 2]).permutation(identities)[:wanted]
     classes = np.full(len(train_ids), -1)
     for number, identity in enumerate(chosen):
         classes[train_ids == identity] = number
@@ -55,10 +56,10 @@ def check(config: ConfigDict, known: np.ndarray) -> int:
         )
     # With all labels known there is nothing to cluster: supervised training.
     num_clusters = num_clusters if num_unknown else 0
-    fewest = num_clusters + len(known) - num_unknown
+    fewest = len(known) - num_unknown + (num_unknown if config.selection.compared == "none" else num_clusters)
     if config.train.batch_size > fewest:
         raise types.UserError(
-            f"train.batch_size must be at most {fewest}, the clusters and labelled samples, got {config.train.batch_size}"
+            f"train.batch_size must be at most {fewest}, what is sure to be selected, got {config.train.batch_size}"
         )
     if config.stop.signal == "silhouette":
         raise types.UserError("stop.signal must be 'selected' or 'agreement', got 'silhouette', which is not computed")
@@ -97,6 +98,11 @@ def cluster_and_select(
         )
         pseudo_labels[unknown] = np.where(is_reliable, clusters.labels, -1)
         facts = {"inertia": float(clusters.inertia), "kmeans_iterations": int(clusters.num_iterations)}
+        if int((pseudo_labels >= 0).sum()) < config.train.batch_size:
+            raise types.UserError(
+                f"only {int((pseudo_labels >= 0).sum())} samples were selected, fewer than train.batch_size = "
+                f"{config.train.batch_size}: so many embeddings are equal that clusters are empty"
+            )
         if not bool(clusters.converged):
             print(f"k-means did not converge in cluster.max_iterations = {config.cluster.max_iterations}", flush=True)
     return pseudo_labels, facts | {"selected": float((pseudo_labels >= 0).mean())}
@@ -140,9 +146,10 @@ def run_pul(config: ConfigDict, workdir: str) -> dict[str, Any]:
     model = setup_run.build_model(config.model, IdClassifier, num_classes=num_classes, dropout=config.head.dropout)
     setup_run.check_training(model, config.data, batch_size=config.train.batch_size * num_frames)
     # The original model is what every iteration starts from, a resumed one too.
-    start = source_model.with_source_model(config, workdir)
-    setup_run.check_start(start.model, resuming=False)
+    if config.model.checkpoint or not config.source.dataset:
+        setup_run.check_start(config, model, resuming=False)
     run = run_directory.RunDirectory(workdir, config, dataset)
+    start = source_model.with_source_model(config, workdir)
     dataset = setup_run.with_images(dataset, config.data)
     images = dataset.images["train"]
 
@@ -167,6 +174,8 @@ def run_pul(config: ConfigDict, workdir: str) -> dict[str, Any]:
     train_key, cluster_key, classifier_key = (jax.random.fold_in(jax.random.key(config.seed), i) for i in (1, 2, 3))
 
     original = setup_run.initial_variables(start, model, images, batch_size=config.train.batch_size)
+    if start.model.checkpoint:
+        run.pin(original_model=checkpoints.digest({"backbone": original["params"]["backbone"]}))
     state = run.restore(train.init_train_state(original, optimizer, mesh))
     run.measure_initial(state, evaluate)
 

@@ -115,7 +115,10 @@ def label_free_choice(history: list[dict[str, Any]], stop: ConfigDict | None) ->
         return 0, False
     signal = [record.get(stop.signal) for record in history[1:]]
     if stop.signal == "selected":  # the weak original model may select more than those that learn from it do
-        return len(signal), stopping.is_saturated(signal, patience=stop.patience, tolerance=stop.min_rise)
+        if min(signal) == 1:  # nothing is left out: the number cannot tell when to stop
+            return len(signal), False
+        saturated = stopping.first_saturated(signal, patience=stop.patience, tolerance=stop.min_rise)
+        return (len(signal), False) if saturated is None else (saturated + 1, True)
     choice, stop_now = stopping.label_free_choice(signal, patience=stop.patience, min_rise=stop.min_rise)
     return choice + 1, stop_now
 

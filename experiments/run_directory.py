@@ -21,7 +21,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from experiments import config_checks, reporting
+from experiments import config_checks, reporting, setup_run
 from experiments.setup_run import Dataset
 from reid_jax import checkpoints, logs, types
 from reid_jax.train import TrainState
@@ -39,6 +39,31 @@ FREE_FIELDS = (
 )
 # Of those a run that is finished must have had the last: that is how long it was.
 FINISHED_FREE_FIELDS = frozenset(FREE_FIELDS) - {"train.num_iterations"}
+
+
+def finished_result(workdir: str | pathlib.Path, config: ConfigDict) -> dict[str, Any] | None:
+    """Returns the result of the finished run in a folder; None: there is none.
+
+    Raises:
+        UserError: it is of a config that computes something else, or on other data than there are now.
+    """
+    workdir = pathlib.Path(workdir)
+    if not (workdir / "result.json").exists():
+        return None
+    before = config_checks.flat_fields(logs.read_json(workdir / "config.json"))
+    # As JSON gives it back: a tuple is a list there.
+    for field, value in config_checks.flat_fields(json.loads(json.dumps(config.to_dict()))).items():
+        if field not in FINISHED_FREE_FIELDS and (field not in before or before[field] != value):
+            raise types.UserError(
+                f"workdir: {str(workdir)!r} holds a finished run with {field} = {before.get(field)!r}, this one has "
+                f"{value!r}; choose another --workdir"
+            )
+    if "data_fingerprint" in before and before["data_fingerprint"] != setup_run.load_dataset(config.data).fingerprint:
+        raise types.UserError(
+            f"workdir: {str(workdir)!r} holds a finished run on other data than data.dir = {config.data.dir!r} has as "
+            f"{config.data.dataset!r} now; choose another --workdir"
+        )
+    return logs.read_json(workdir / "result.json")
 
 
 class RunDirectory:
@@ -101,6 +126,25 @@ class RunDirectory:
     def is_resuming(self) -> bool:
         """Whether `restore` will return a checkpoint's state, whatever it is given."""
         return self._checkpoints.has_last()
+
+    def pin(self, **facts: Any) -> None:
+        """Notes, before `restore`, what else the run depends on, such as a digest of the model that it starts from.
+
+        Args:
+            **facts: JSON values, kept in config.json.
+
+        Raises:
+            UserError: the run has begun with another value.
+        """
+        if self.is_resuming():
+            before = logs.read_json(self._workdir / "config.json")
+            for name, value in facts.items():
+                if before.get(name) not in (None, value):
+                    raise types.UserError(
+                        f"workdir: {str(self._workdir)!r} holds a run with another {name.replace('_', ' ')}; choose "
+                        "another --workdir"
+                    )
+        self._record |= facts
 
     def restore(self, initial: TrainState) -> TrainState:
         """Returns the state to go on from: the last checkpoint's, or the initial one; from here on the run is this one."""

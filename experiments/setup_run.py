@@ -24,6 +24,7 @@ from reid_jax.models import calibration, pretrained, resnet
 from reid_jax.models.reid import ReidModel
 
 _RESNETS = {"resnet18": resnet.resnet18, "resnet34": resnet.resnet34, "resnet50": resnet.resnet50}
+_OPTIONAL = ("head", "classifier")  # parts that a checkpoint may lack, or have for other classes: they start anew
 _CALIBRATION_BATCHES = 16
 _MADE = ("synthetic", "synthetic_source", "synthetic_video")
 
@@ -84,7 +85,10 @@ def load_dataset(data: ConfigDict, *, splits: tuple[str, ...] = ("train", "query
     Raises:
         UserError: it is not prepared, lacks the first split, or has no tracklets where data.tracklets asks for them.
     """
-    parts = [_load_or_make(data.dir, name) for name in data.dataset.split("+")]
+    names = data.dataset.split("+")
+    if len(set(names)) < len(names):
+        raise types.UserError(f"data.dataset: {data.dataset!r} names a data set twice")
+    parts = [_load_or_make(data.dir, name) for name in names]
     shared = [split for split in parts[0] if all(split in part for part in parts)]
     records = {split: records_lib.join([part[split] for part in parts]) for split in shared} if parts[1:] else parts[0]
     if splits[0] not in records:
@@ -127,20 +131,24 @@ def with_images(dataset: Dataset, data: ConfigDict) -> Dataset:
     return dataset._replace(images={split: open_split(each) for split, each in dataset.records.items()})
 
 
-def check_start(model: ConfigDict, *, resuming: bool) -> None:
+def check_start(config: ConfigDict, module: ReidModel, *, resuming: bool) -> None:
     """Checks what a new run starts from, before any image is decoded.
 
     Args:
-        model: config.model.
+        config: the run's.
+        module: the model that is trained.
         resuming: a checkpoint will replace what the run started from.
 
     Raises:
-        UserError: the weights or the checkpoint are missing, or random ones would be frozen.
+        UserError: the weights or the checkpoint are missing, the checkpoint is of another model, or random weights
+            would be frozen.
     """
+    model = config.model
     if resuming:
         return
     if model.checkpoint:
-        checkpoints.find_model(model.checkpoint)
+        shape = (config.data.height, config.data.width, 3)
+        checkpoints.check_variables(model.checkpoint, variable_shapes(config, module, shape), optional=_OPTIONAL)
         return
     if model.weights and not pathlib.Path(model.weights).is_file():
         raise types.UserError(
@@ -271,6 +279,16 @@ def rate_factors(model: ConfigDict, *, backbone: float = 1.0) -> dict[str, float
     return frozen if backbone == 1 else {"backbone/": backbone} | frozen
 
 
+def variable_shapes(config: ConfigDict, model: ReidModel, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Returns the shapes of a model's variables, as `model.init` gives them on a config's batches."""
+    sample = jax.ShapeDtypeStruct(_init_shape(config, image_shape), jnp.float32)
+    return jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), sample)
+
+
+def _init_shape(config: ConfigDict, image_shape: tuple[int, int, int]) -> tuple[int, ...]:
+    return ((config.model.bn_group_size or 1) * config.train.num_frames, *image_shape)
+
+
 def initial_variables(
     config: ConfigDict,
     model: ReidModel,
@@ -295,17 +313,16 @@ def initial_variables(
         UserError: the weights or the checkpoint are missing or of another model.
     """
     init_key, order_key = jax.random.split(jax.random.key(config.seed))
-    num_images = (config.model.bn_group_size or 1) * config.train.num_frames
-    sample = jnp.zeros((num_images, *images.shape), jnp.float32)
-    init = functools.partial(model.init, train=False)
-    shapes = jax.eval_shape(init, init_key, sample)
     if resuming:
+        shapes = variable_shapes(config, model, images.shape)
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    sample = jnp.zeros(_init_shape(config, images.shape), jnp.float32)
+    init = functools.partial(model.init, train=False)
     if config.model.checkpoint:
         print(f"starting from the checkpoint {config.model.checkpoint}", flush=True)
         # Another method's run has no such head, or one for other classes: then it starts anew.
         fresh = jax.jit(init)(init_key, sample)
-        return checkpoints.restore_variables(config.model.checkpoint, fresh, optional=("head", "classifier"))
+        return checkpoints.restore_variables(config.model.checkpoint, fresh, optional=_OPTIONAL)
     variables = jax.jit(init)(init_key, sample)
     if config.model.weights:
         print(f"starting from the weights {config.model.weights}", flush=True)

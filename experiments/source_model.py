@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from experiments import config_checks, run_directory, supervised
 from experiments.configs import supervised as supervised_config
+from reid_jax import types
 
 _MOST_EVALUATIONS = 4  # of the source's own test images while it is trained
 
@@ -67,7 +68,11 @@ def train_source(config: ConfigDict, folder: str | pathlib.Path) -> pathlib.Path
     source = source_config(config)
     workdir = source_workdir(source, folder)
     print(f"original model: ID classifier on {config.source.dataset}, {workdir}", flush=True)
-    supervised.run_supervised(source, str(workdir))
+    try:
+        if run_directory.finished_result(workdir, source) is None:
+            supervised.run_supervised(source, str(workdir))
+    except types.UserError as error:
+        raise types.UserError(f"source.dataset = {config.source.dataset!r}: {error}") from error
     return workdir / "checkpoints" / "last"
 
 

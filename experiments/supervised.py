@@ -84,7 +84,7 @@ def run_supervised(config: ConfigDict, workdir: str) -> dict[str, Any]:
         model = setup_run.build_model(config.model, IdClassifier, num_classes=num_classes, dropout=config.head.dropout)
     setup_run.check_training(model, config.data, batch_size=batch_size * config.train.num_frames)
     run = run_directory.RunDirectory(workdir, config, dataset)
-    setup_run.check_start(config.model, resuming=run.is_resuming())
+    setup_run.check_start(config, model, resuming=run.is_resuming())
     dataset = setup_run.with_images(dataset, config.data)
     images = dataset.images["train"]
 

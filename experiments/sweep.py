@@ -10,7 +10,6 @@ runs that are finished and resumes the others.
 
 import difflib
 import importlib
-import json
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from data_prep import cli
-from experiments import command_line, config_checks, run_directory, setup_run, sweep_rows, sweep_table
+from experiments import command_line, run_directory, sweep_rows, sweep_table
 from experiments.configs import sweeps
 from experiments.configs.sweeps import Sweep
 from experiments.sweep_rows import Run
@@ -42,27 +41,10 @@ def finished_result(run: Run) -> dict[str, Any] | None:
     Raises:
         UserError: the folder holds a finished run of a config that computes something else, or on other data.
     """
-    if not (run.folder / "result.json").exists():
-        return None
-    before = config_checks.flat_fields(logs.read_json(run.folder / "config.json"))
-    # As JSON gives it back: a tuple is a list there.
-    for field, value in config_checks.flat_fields(json.loads(json.dumps(run.config.to_dict()))).items():
-        if field not in run_directory.FINISHED_FREE_FIELDS and (field not in before or before[field] != value):
-            raise types.UserError(
-                f"workdir: {str(run.folder)!r} holds a finished run with {field} = {before.get(field)!r}, row "
-                f"{run.label!r} has {value!r}; choose another --workdir"
-            )
-    if "data_fingerprint" in before and before["data_fingerprint"] != data_fingerprint(run.config):
-        raise types.UserError(
-            f"workdir: {str(run.folder)!r} holds a finished run on other data than data.dir = "
-            f"{run.config.data.dir!r} has as {run.config.data.dataset!r} now; choose another --workdir"
-        )
-    return logs.read_json(run.folder / "result.json")
-
-
-def data_fingerprint(config: ConfigDict) -> str:
-    """Returns the fingerprint of the data that a run of this config would work on."""
-    return setup_run.load_dataset(config.data).fingerprint
+    try:
+        return run_directory.finished_result(run.folder, run.config)
+    except types.UserError as error:
+        raise types.UserError(f"row {run.label!r}: {error}") from error
 
 
 def execute(run: Run) -> Outcome:
@@ -115,14 +97,21 @@ def report_sweep(sweep: Sweep, runs: Sequence[Run], workdir: str | pathlib.Path)
 
 
 def _check_table(sweep: Sweep, path: pathlib.Path) -> None:
-    """Refuses to replace the table of another sweep."""
+    """Refuses to replace the table of another sweep, or one with rows that this sweep has not."""
     if not path.exists():
         return
-    title = logs.read_json(path).get("title")
+    table = logs.read_json(path)
+    title = table.get("title")
     if title != sweep.title:
         raise types.UserError(
             f"workdir: {str(path)!r} is the table of the sweep {title!r}, not of {sweep.title!r}; choose another --workdir"
         )
+    for row in table.get("rows", ()):
+        if row["label"] not in sweep.rows:
+            raise types.UserError(
+                f"workdir: {str(path)!r} has a row {row['label']!r}, which would be lost; ask for it as well, or choose "
+                "another --workdir"
+            )
 
 
 def choose_sweep(name: str | None, method: str | None, grid: Sequence[str], dataset: str) -> Sweep:

@@ -5,8 +5,9 @@
     python experiments/transfer.py --method=hct --pairs=dukemtmcreid+cuhk03_detected:market1501
 
 For every pair SOURCE:TARGET an ID classifier is trained on the source (several joined by "+"), as PUL's original model
-is, and the method's config of the target starts from it. With a target as its own source, the row is supervised
-learning: that classifier itself. The same command again skips what is finished and resumes the rest.
+is, and the method's config of the target starts from it. The classifiers are rows of the table too, measured on their
+own test images: with a target as its own source, that is supervised learning. The same command again skips what is
+finished and resumes the rest.
 """
 
 import os
@@ -48,19 +49,24 @@ def parse_pairs(texts: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def original_model_config(config: ConfigDict, source: str, target: str, num_epochs: int) -> ConfigDict:
-    """Returns PUL's config for a pair, with a method's seed, devices, model and images.
+    """Returns a config that `source_model` trains the original model of a pair by.
 
     Args:
-        config: the method's, for the target.
+        config: the method's, for the target: PUL's own serves; of others, PUL's config with their seed, model, images
+            and devices.
         source: labelled data sets, joined by "+".
         target: the config's name for its data set.
         num_epochs: of training on the source; 0: as PUL's config has it.
     """
-    original = pul_config.get_config(target)
-    original.update(seed=config.seed, num_devices=config.num_devices)
-    original.model.update(config.model)
-    original.data.update(config.data)
-    original.augment.max_shift = pul_config.max_shift(config.data.width)
+    if "source" in config:
+        original = config.copy_and_resolve_references()
+    else:
+        original = pul_config.get_config(target)
+        original.update(seed=config.seed, num_devices=config.num_devices)
+        for section in ("model", "data", "checkpoint"):
+            original[section].update(config[section])
+        original.evaluation.batch_size = config.evaluation.batch_size
+        original.augment.max_shift = pul_config.max_shift(config.data.width)
     original.source.dataset = source
     original.source.num_epochs = num_epochs or original.source.num_epochs
     return original
@@ -75,41 +81,40 @@ def plan(
     workdir: str | pathlib.Path,
     num_epochs: int,
 ) -> tuple[Sweep, list[Run]]:
-    """Trains the original models and returns the table's rows and their runs, one row a pair.
+    """Returns the table's rows and their runs: one row for every source, and one for every pair.
 
     Args:
         method: what adapts.
-        pairs: (source, target).
+        pairs: (source, target); with a target as its own source there is the source's row alone.
         settings: values by field for the method's configs.
         seeds: every pair is run once with each.
         workdir: holds the run directories of sources and pairs.
         num_epochs: of training on the sources; 0: as PUL's config has it.
 
     Raises:
-        UserError: a config has no such data set or field, a setting is what the pairs give, or a source cannot be
-            trained on.
+        UserError: a config has no such data set or field, or a setting is what the pairs give.
     """
     for field in settings:
         if field in _GIVEN:
             raise types.UserError(f"--set: {field} is what {_GIVEN[field]} gives")
-    planned = []
+    runs: dict[pathlib.Path, Run] = {}
     for source, target in pairs:
-        label = f"supervised on {target}" if source == target else f"{source} to {target}"
-        row = Sweep(method, "", "", {label: {}})
+        row = Sweep(method, "", "", {f"{source} to {target}": {}})
         for run in sweep_rows.plan(row, dataset=target, settings=settings, seeds=seeds, workdir=workdir):
-            planned.append((run, original_model_config(run.config, source, target, num_epochs), source == target))
-    runs = []
-    for run, original, is_supervised in planned:
-        if is_supervised:
+            original = original_model_config(run.config, source, target, num_epochs)
             config = source_model.source_config(original)
-            run = Run(run.label, "supervised", config, source_model.source_workdir(config, workdir))
-        else:
-            run.config.model.checkpoint = str(source_model.train_source(original, workdir))
+            folder = source_model.source_workdir(config, workdir)
+            label = f"supervised on {source}, {config.data.height}x{config.data.width}"
+            runs.setdefault(folder, Run(label, "supervised", config, folder))
+            if source == target:
+                continue
             if "source" in run.config:
-                run.config.source.update(original.source)  # what the record says
-        runs.append(run)
-    rows = {run.label: {} for run in runs}
-    return Sweep(method, "Source to target", "PUL (Fan et al., 2017), Table II", rows), runs
+                run.config.source.update(original.source)
+            else:
+                run.config.model.checkpoint = str(folder / "checkpoints" / "last")
+            runs[run.folder] = run
+    rows = {run.label: {} for run in runs.values()}
+    return Sweep(method, "Source to target", "PUL (Fan et al., 2017), Table II", rows), list(runs.values())
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ when a newer one is complete.
 """
 
 import errno
+import hashlib
 import pathlib
 import shutil
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
 
@@ -125,20 +127,48 @@ def restore_variables(
     Raises:
         UserError: there is no checkpoint, it cannot be read, or it is of another model.
     """
-    folder, steps = find_model(checkpoint)
-    variables = _read_newest(folder, steps, lambda number: _read_variables(folder / str(number)))
-    found = traverse_util.flatten_dict(variables, sep="/")
+    found = _read_model(checkpoint, like, optional, _read_variables)
     expected = traverse_util.flatten_dict(like, sep="/")
-    for name, leaf in expected.items():
-        if name not in found or found[name].shape != leaf.shape:
-            if name.split("/")[1] in optional:  # params/head/...
-                found[name] = leaf
-                continue
-            there = found[name].shape if name in found else "absent"
+    return traverse_util.unflatten_dict({name: found.get(name, leaf) for name, leaf in expected.items()}, sep="/")
+
+
+def check_variables(checkpoint: str | pathlib.Path, like: dict[str, Any], *, optional: tuple[str, ...] = ()) -> None:
+    """Checks, without reading its values, that `restore_variables` can read a checkpoint; arguments and errors as there."""
+    _read_model(checkpoint, like, optional, _read_shapes)
+
+
+def digest(variables: dict[str, Any]) -> str:
+    """Returns 16 hexadecimal digits that tell a model's variables from any others."""
+    found = hashlib.sha256()
+    for name, leaf in sorted(traverse_util.flatten_dict(variables, sep="/").items()):
+        found.update(f"{name} {leaf.shape} {leaf.dtype}".encode())
+        found.update(np.asarray(leaf).tobytes())
+    return found.hexdigest()[:16]
+
+
+def _read_model(
+    checkpoint: str | pathlib.Path,
+    like: dict[str, Any],
+    optional: tuple[str, ...],
+    read: Callable[[pathlib.Path], dict[str, Any]],
+) -> dict[str, Any]:
+    """Returns what `read` finds of a model, by name, without what is optional and of another shape.
+
+    Raises:
+        UserError: as `restore_variables`.
+    """
+    folder, steps = find_model(checkpoint)
+    variables = _read_newest(folder, steps, lambda number: read(folder / str(number)))
+    found = traverse_util.flatten_dict(variables, sep="/")
+    for name, leaf in traverse_util.flatten_dict(like, sep="/").items():
+        if name in found and found[name].shape == leaf.shape:
+            continue
+        there = found.pop(name).shape if name in found else "absent"
+        if name.split("/")[1] not in optional:  # params/head/...
             raise types.UserError(
                 f"checkpoint {str(checkpoint)!r} is of another model: {name} is {there} there, {leaf.shape} in this one"
             )
-    return traverse_util.unflatten_dict({name: found[name] for name in expected}, sep="/")
+    return found
 
 
 def find_model(checkpoint: str | pathlib.Path) -> tuple[pathlib.Path, list[int]]:
@@ -180,19 +210,27 @@ def _read_newest(folder: pathlib.Path, numbers: Iterable[int], read: Callable[[i
 
 
 def _read_variables(checkpoint: pathlib.Path) -> dict[str, Any]:
+    args = ocp.args.Composite(variables=ocp.args.StandardRestore(_read_shapes(checkpoint)))
+    with _checkpointer() as checkpointer:
+        return checkpointer.restore(checkpoint, args=args)[_MODEL]
+
+
+def _read_shapes(checkpoint: pathlib.Path) -> dict[str, Any]:
+    with _checkpointer() as checkpointer:
+        metadata = checkpointer.metadata(checkpoint).item_metadata[_MODEL]
+    if metadata is None:
+        raise FileNotFoundError(f"{checkpoint / _MODEL} lacks its metadata")
+    return jax.tree.map(_shape_of, metadata.tree)
+
+
+def _checkpointer() -> ocp.Checkpointer:
     # Opened with all its items: orbax warns about those that it does not know, and about a lone item.
     handler = ocp.CompositeCheckpointHandler(
         variables=ocp.StandardCheckpointHandler(),
         optimizer=ocp.StandardCheckpointHandler(),
         progress=ocp.JsonCheckpointHandler(),
     )
-    with ocp.Checkpointer(handler) as checkpointer:
-        metadata = checkpointer.metadata(checkpoint).item_metadata[_MODEL]
-        if metadata is None:
-            raise FileNotFoundError(f"{checkpoint / _MODEL} lacks its metadata")
-        shapes = jax.tree.map(_shape_of, metadata.tree)
-        args = ocp.args.Composite(variables=ocp.args.StandardRestore(shapes))
-        return checkpointer.restore(checkpoint, args=args)[_MODEL]
+    return ocp.Checkpointer(handler)
 
 
 def _shape_of(metadata: Any) -> jax.ShapeDtypeStruct:

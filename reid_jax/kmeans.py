@@ -12,6 +12,7 @@ from reid_jax import distances, sharding
 from reid_jax.progress import ProgressBar
 
 _STEPS = 8  # seeds or Lloyd iterations between two looks at how far it is
+_SAME = 1e-10  # squared distance, against the rows' variance, up to which a row lies on its centroid
 _BLOCK = 1024  # rows whose distances to all centroids are held at a time, on every device
 
 
@@ -125,9 +126,9 @@ def _iterate(rows: jax.Array, state: _State, limit: jax.Array, *, num_rows: int,
 
     def step(state: _State) -> _State:
         labels, sq_distances = _assign(rows, state.centroids, mesh)
-        num_clusters = len(state.centroids)
-        centroids = _means(rows, is_row, labels, sq_distances, num_clusters=num_clusters, mesh=mesh)
-        is_same = jnp.all((labels == state.labels) | ~is_row) & jnp.all(centroids == state.centroids)
+        centroids = _means(rows, is_row, labels, sq_distances, state.centroids, mesh=mesh)
+        # The same labels have the same means.
+        is_same = jnp.all((labels == state.labels) | ~is_row)
         return _State(labels, centroids, state.num_iterations + 1, is_same)
 
     return jax.lax.while_loop(lambda state: ~state.converged & (state.num_iterations < limit), step, state)
@@ -217,10 +218,15 @@ def _assign(rows: jax.Array, centroids: jax.Array, mesh: Mesh) -> tuple[jax.Arra
 
 
 def _means(
-    rows: jax.Array, is_row: jax.Array, labels: jax.Array, sq_distances: jax.Array, *, num_clusters: int, mesh: Mesh
+    rows: jax.Array, is_row: jax.Array, labels: jax.Array, sq_distances: jax.Array, before: jax.Array, *, mesh: Mesh
 ) -> jax.Array:
-    """Returns the clusters' means [K, D]; empty ones get the rows farthest from their centroids, in order."""
+    """Returns the clusters' means [K, D]; empty ones get the rows farthest from their centroids `before`, in order.
+
+    Rows that lie on their centroids are not taken: then there are fewer different rows than clusters, and an empty
+    cluster keeps its centroid.
+    """
     split, whole = PartitionSpec(sharding.BATCH_AXIS), PartitionSpec()
+    num_clusters = len(before)
 
     @partial(jax.shard_map, mesh=mesh, in_specs=(split, split, split), out_specs=(whole, whole), check_vma=False)
     def add_up(own, is_own, labels):
@@ -235,12 +241,14 @@ def _means(
         empty = counts == 0
         _, farthest = jax.lax.top_k(jnp.where(is_row, sq_distances, -1), num_clusters)
         taken = farthest[jnp.cumsum(empty) - 1]  # [K], of use where the cluster is empty
-        moved = jnp.where(empty[:, None], rows[taken], 0)
-        sources = jnp.where(empty, labels[taken], num_clusters)  # out of range where nothing is taken
+        # Term by term, as the expanded squares do not tell what is 0.
+        apart = jnp.sum(jnp.square(rows[taken] - before[labels[taken]]), axis=1)
+        moves = empty & (apart > _SAME * jnp.mean(jnp.sum(jnp.square(rows), axis=1)))
+        moved = jnp.where(moves[:, None], rows[taken], 0)
+        sources = jnp.where(moves, labels[taken], num_clusters)  # out of range where nothing is taken
         sums = sums.at[sources].add(-moved, mode="drop") + moved
-        counts = counts.at[sources].add(-1.0, mode="drop") + empty
+        counts = counts.at[sources].add(-1.0, mode="drop") + moves
         return sums, counts
 
     sums, counts = jax.lax.cond(jnp.any(counts == 0), move, lambda *unchanged: unchanged, sums, counts)
-    # A cluster whose only row was taken away is at the origin for one iteration, and empty in the next.
-    return sums / jnp.maximum(counts, 1)[:, None]
+    return jnp.where((counts > 0)[:, None], sums / jnp.maximum(counts, 1)[:, None], before)

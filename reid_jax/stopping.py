@@ -32,18 +32,24 @@ def label_free_choice(signal: Sequence[float | None], *, patience: int, min_rise
     return best, len(signal) - 1 - best >= patience
 
 
-def is_saturated(signal: Sequence[float], *, patience: int, tolerance: float) -> bool:
-    """Whether a signal, such as the share of samples selected, has stopped changing (PUL, section III-B).
+def first_saturated(signal: Sequence[float], *, patience: int, tolerance: float) -> int | None:
+    """Finds the iteration at which a signal, such as the share of samples selected, has stopped changing (PUL, III-B).
 
     Args:
         signal: per iteration.
         patience: iterations that it must not have changed for.
-        tolerance: what its greatest and least value in them, and in the one before, may differ by.
+        tolerance: what its greatest and least value in them, and in the one before, must differ by less than.
+
+    Returns:
+        The index of the first such iteration; None: there is none.
 
     Raises:
         ValueError: patience less than 1.
     """
     if patience < 1:
         raise ValueError(f"patience must be at least 1, got {patience}")
-    recent = signal[-patience - 1 :]
-    return len(recent) > patience and max(recent) - min(recent) < tolerance
+    for index in range(patience, len(signal)):
+        recent = signal[index - patience : index + 1]
+        if max(recent) - min(recent) < tolerance:
+            return index
+    return None

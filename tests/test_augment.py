@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from reid_jax import augment
 
@@ -64,11 +65,35 @@ def test_sized_crop_keeps_the_image_where_no_crop_fits():
     assert (augment.random_sized_crop(KEY, IMAGES, area=(1.0, 1.0), aspect=(4.0, 4.0)) == IMAGES).all()
 
 
-def test_rotation_of_zero_degrees_shifts_and_repeats_the_edge():
+def test_rotation_and_shift_are_scipys_affine_transform():
+    # The draws are read off a picture of coordinates: far from the edge it holds where every pixel comes from.
+    height, width = 96, 80
+    y, x = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
+    noise = np.random.default_rng(0).uniform(0, 255, (height, width))
+    pictures = np.broadcast_to(np.stack([y, x, noise], axis=-1).astype(np.float32), (40, height, width, 3))
+    moved = np.asarray(augment.rotate_shift(KEY, pictures, max_degrees=20.0, max_shift=9.0), np.float64)
+    middle = np.s_[height // 2, width // 2]
+    angles, shifts = [], []
+    for picture in moved:
+        from_y, from_x = picture[..., 0], picture[..., 1]
+        to_y, to_x = (np.array([np.diff(plane, axis=axis)[middle] for plane in (from_y, from_x)]) for axis in (0, 1))
+        matrix = np.stack([to_y, to_x], axis=1)
+        offset = np.array([from_y[middle], from_x[middle]]) - matrix @ np.array([height // 2, width // 2])
+        np.testing.assert_allclose(matrix @ matrix.T, np.eye(2), atol=1e-4)
+        expected = ndimage.affine_transform(noise, matrix, offset, order=1, mode="nearest")
+        np.testing.assert_allclose(picture[..., 2], expected, atol=0.2)
+        angles.append(np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0])))
+        centre = np.array([(height - 1) / 2, (width - 1) / 2])
+        shifts.append(np.linalg.solve(matrix, matrix @ centre + offset - centre))
+    # 40 draws of each come near their bounds and pass none; the two axes' shifts are drawn apart.
+    for values, bound in ((angles, 20), (np.array(shifts)[:, 0], 9), (np.array(shifts)[:, 1], 9)):
+        assert -bound <= np.min(values) < -0.8 * bound and 0.8 * bound < np.max(values) <= bound
+    assert abs(np.corrcoef(np.transpose(shifts))[0, 1]) < 0.5
+
+
+def test_rotation_of_zero_degrees_and_pixels_changes_nothing():
     moved = np.asarray(augment.rotate_shift(KEY, IMAGES, max_degrees=0.0, max_shift=0.0))
-    assert (moved == IMAGES).all()
-    plain = np.broadcast_to(np.array([10, 20, 30], np.uint8), (4, 32, 16, 3))
-    assert (np.asarray(augment.rotate_shift(KEY, plain, max_degrees=20.0, max_shift=45.0)) == plain).all()
+    assert (moved == IMAGES).all() and moved.dtype == IMAGES.dtype
 
 
 def test_erase_makes_one_rectangle_the_mean_pixel():

@@ -47,6 +47,18 @@ def test_run_directories_are_named_by_their_folders(sweep_folder, tmp_path):
     assert list(curves.find_runs([str(sweep_folder / "lambda_0.9")])) == ["lambda 0.9"]
 
 
+def test_folders_of_the_same_name_are_not_one_curve(tmp_path):
+    for place in ("a", "b"):
+        write_run(tmp_path / place / "run", [None, 0.5])
+    names = list(curves.find_runs([str(tmp_path / place / "run") for place in ("a", "b")]))
+    assert names == [f"{tmp_path}/a/run", f"{tmp_path}/b/run"]
+
+
+def test_an_original_models_own_curve(sweep_folder):
+    source = sweep_folder / "source_other_0_12345678"
+    assert list(curves.find_runs([str(source)])) == ["source other 0 12345678"]
+
+
 def test_a_curve_is_the_mean_of_its_runs_and_the_band_their_range(tmp_path, monkeypatch):
     from matplotlib.axes import Axes
 

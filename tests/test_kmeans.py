@@ -78,6 +78,10 @@ def test_fewer_different_rows_than_clusters():
     found = kmeans.kmeans(KEY, x, num_clusters=5)
     assert len(np.unique(found.labels)) == 3 and float(found.inertia) == pytest.approx(0, abs=1e-10)
     assert np.isfinite(found.centroids).all()
+    for seed in range(5):
+        x = np.repeat(RNG.normal(size=(6, 4)).astype(np.float32), 4, axis=0)
+        found = kmeans.kmeans(jax.random.key(seed), x, num_clusters=10)
+        assert bool(found.converged) and float(found.inertia) == pytest.approx(0, abs=1e-9)
 
 
 def test_it_says_that_it_did_not_converge_and_its_labels_are_its_centroids():

@@ -1,11 +1,14 @@
 """PUL as its user runs it: whole runs on tiny data, killed, resumed, with labels, and gone wrong."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import tiny_runs
+from conftest import write_market_folder
 from tiny_runs import finish
 
 from data_prep import prepare
@@ -46,6 +49,13 @@ def uninterrupted(prepared, tmp_path_factory):
 def find_source(workdir):
     (source,) = workdir.parent.glob("source_tiny_0_*")
     return source
+
+
+@pytest.fixture(scope="module")
+def prepared_other(prepared, tmp_path_factory):
+    """Adds "other", other labelled people, to the prepared data sets."""
+    folder = write_market_folder(tmp_path_factory.mktemp("other") / "source", seed=1)
+    prepare.prepare("market1501", source=folder, data_dir=prepared, name="other", progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +175,41 @@ def test_one_compilation_serves_all_iterations_though_the_number_selected_change
     assert train_step._cache_size() == 1
 
 
+def test_a_run_ends_when_the_number_selected_is_saturated(prepared, uninterrupted, tmp_path):
+    source = find_source(uninterrupted[0]) / "checkpoints" / "last"
+    options = {"model__checkpoint": str(source), "num_devices": 1, "train__num_epochs": 1, "train__num_iterations": 9}
+    options |= {"stop__when": "label_free", "stop__patience": 1, "stop__min_rise": 1.0}
+    result = pul.run_pul(make_config(prepared, **options), tmp_path / "selected")
+    assert result["iterations"] == 2 and result["label_free_choice"]["iteration"] == 2
+    assert pul.run_pul(make_config(prepared, **options), tmp_path / "selected")["iterations"] == 2
+    # Without selection the number says nothing.
+    options |= {"selection__compared": "none", "train__num_iterations": 3}
+    assert pul.run_pul(make_config(prepared, **options), tmp_path / "all")["iterations"] == 3
+
+
+def test_an_original_model_that_has_changed_is_not_gone_on_with(prepared, uninterrupted, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(find_source(uninterrupted[0]), source)
+    options = {"model__checkpoint": str(source), "num_devices": 1, "train__num_epochs": 1}
+    pul.run_pul(make_config(prepared, train__num_iterations=1, **options), tmp_path / "run")
+    shutil.rmtree(source / "checkpoints" / "best")
+    shutil.copytree(uninterrupted[0] / "checkpoints" / "best", source / "checkpoints" / "best")
+    with pytest.raises(types.UserError, match="holds a run with another original model; choose another --workdir"):
+        pul.run_pul(make_config(prepared, train__num_iterations=2, **options), tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert len(record["original_model"]) == 16 and record["train"]["num_iterations"] == 1
+
+
+def test_a_source_joined_of_two(prepared, prepared_other, tmp_path):
+    options = {"source__dataset": "tiny+other", "num_devices": 1, "train__num_epochs": 1, "train__num_iterations": 1}
+    pul.run_pul(make_config(prepared, **options), tmp_path / "run")
+    (source,) = tmp_path.glob("source_tiny+other_0_*")
+    with ocp.StandardCheckpointer() as checkpointer:
+        newest = max((source / "checkpoints" / "last").iterdir(), key=lambda path: int(path.name))
+        kernel = checkpointer.restore(newest / "variables")["params"]["classifier"]["kernel"]
+    assert kernel.shape[1] == 8  # 4 identities of each
+
+
 @pytest.mark.parametrize(
     "overrides,message",
     [
@@ -172,11 +217,12 @@ def test_one_compilation_serves_all_iterations_though_the_number_selected_change
         ({"selection__threshold": 1.2}, "selection.threshold must be in 0..1, got 1.2"),
         ({"selection__compared": "all"}, "selection.compared must be one of own, any, none"),
         ({"selection__num_labelled_ids": 5}, "must be at most the 4 known identities, got 5"),
-        ({"train__batch_size": 16}, "train.batch_size must be at most 8, the clusters and labelled samples, got 16"),
+        ({"train__batch_size": 16}, "train.batch_size must be at most 8, what is sure to be selected, got 16"),
         ({"stop__signal": "silhouette"}, "stop.signal must be 'selected' or 'agreement'"),
         ({"source__dataset": "nowhere"}, "no prepared data set 'nowhere'"),
         ({"source__dataset": "", "model__checkpoint": "nowhere"}, "no checkpoint in 'nowhere'"),
-        ({"source__dataset": "shop"}, "'shop' has 0 known train identities"),
+        ({"source__dataset": "shop"}, "source.dataset = 'shop': data.dataset: 'shop' has 0 known train identities"),
+        ({"source__dataset": "tiny+tiny"}, "data.dataset: 'tiny.tiny' names a data set twice"),
     ],
 )
 def test_what_a_user_gets_wrong(prepared, prepared_shop, tmp_path, overrides, message):
@@ -189,3 +235,22 @@ def test_a_source_model_of_another_architecture_is_told(uninterrupted, prepared,
     config = make_config(prepared, model__checkpoint=str(source), model__backbone="resnet18", model__width=2)
     with pytest.raises(types.UserError, match="is of another model: .* is absent there"):
         pul.run_pul(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_source_model_is_not_trained_for_a_run_that_cannot_be(uninterrupted, prepared, tmp_path):
+    shutil.copytree(uninterrupted[0], tmp_path / "run")
+    with pytest.raises(types.UserError, match="holds a run with train.learning_rate = 0.01, this one has 0.02"):
+        pul.run_pul(make_config(prepared, train__learning_rate=0.02), tmp_path / "run")
+    assert not list(tmp_path.glob("source_*"))
+
+
+def test_where_all_images_embed_alike_it_says_so(prepared):
+    config = make_config(prepared)
+    with pytest.raises(types.UserError, match="only 1 samples were selected, fewer than train.batch_size = 8"):
+        select(config, np.zeros((24, 5), np.float32), np.full(24, -1))
+
+
+def test_without_selection_a_batch_may_be_larger_than_the_clusters(prepared):
+    config = make_config(prepared, selection__compared="none", cluster__num_clusters=4)
+    assert pul.check(config, np.full(24, -1)) == 4

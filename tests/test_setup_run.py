@@ -30,8 +30,8 @@ def test_weights_that_are_missing_are_named():
     config = hct.get_config("market1501")
     config.model.weights = "nowhere/resnet50.npz"
     with pytest.raises(types.UserError, match="model.weights: no file 'nowhere/resnet50.npz'.*port_resnet.py"):
-        setup_run.check_start(config.model, resuming=False)
-    setup_run.check_start(config.model, resuming=True)
+        setup_run.check_start(config, setup_run.build_model(config.model), resuming=False)
+    setup_run.check_start(config, setup_run.build_model(config.model), resuming=True)
 
 
 def small_data(prepared):
@@ -74,7 +74,7 @@ def test_random_weights_are_not_frozen():
     config = hct.get_config("synthetic")
     config.model.frozen_stages = 2
     with pytest.raises(types.UserError, match="model.frozen_stages must be 0 where training starts from random weights"):
-        setup_run.check_start(config.model, resuming=False)
+        setup_run.check_start(config, setup_run.build_model(config.model), resuming=False)
 
 
 def test_distractors_are_no_identity_and_labels_are_part_of_the_fingerprint(prepared):

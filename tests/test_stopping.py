@@ -1,5 +1,7 @@
 import pytest
+from ml_collections import ConfigDict
 
+from experiments import reporting
 from reid_jax import stopping
 
 
@@ -27,8 +29,23 @@ def test_errors():
 
 def test_a_signal_is_saturated_when_it_moves_no_more():
     signal = [0.4, 0.2, 0.3, 0.35, 0.36, 0.355, 0.36]
-    found = [stopping.is_saturated(signal[:n], patience=2, tolerance=0.02) for n in range(1, len(signal) + 1)]
-    assert found == [False, False, False, False, False, True, True]
-    assert not stopping.is_saturated([0.5], patience=1, tolerance=0.02)
+    options = {"patience": 2, "tolerance": 0.02}
+    found = [stopping.first_saturated(signal[:n], **options) for n in range(len(signal) + 1)]
+    assert found == [None] * 6 + [5, 5]
+    assert stopping.first_saturated([*signal, 0.9], **options) == 5  # the first time counts
     with pytest.raises(ValueError, match="patience must be at least 1, got 0"):
-        stopping.is_saturated(signal, patience=0, tolerance=0.02)
+        stopping.first_saturated(signal, patience=0, tolerance=0.02)
+
+
+def test_the_iteration_at_which_the_share_selected_is_saturated_is_chosen():
+    stop = ConfigDict({"signal": "selected", "patience": 2, "min_rise": 0.02})
+
+    def choose_of(shares):
+        history = [{"iteration": i} | ({"selected": share} if i else {}) for i, share in enumerate([None, *shares])]
+        return reporting.label_free_choice(history, stop)
+
+    assert choose_of([0.4, 0.5]) == (2, False)
+    assert choose_of([0.4, 0.5, 0.51, 0.5]) == (4, True)
+    assert choose_of([0.4, 0.5, 0.51, 0.5, 0.7]) == (4, True)
+    # Where everything is selected the share says nothing.
+    assert choose_of([1.0, 1.0, 1.0, 1.0]) == (4, False)

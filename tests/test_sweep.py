@@ -2,17 +2,15 @@
 
 import importlib.util
 import json
-import os
 import pathlib
-import subprocess
-import sys
 import time
+from types import SimpleNamespace
 
 import jax
 import pytest
 import tiny_runs
 
-from experiments import sweep, sweep_rows, sweep_table
+from experiments import setup_run, sweep, sweep_rows, sweep_table
 from experiments.configs import sweeps
 from experiments.configs.sweeps import Sweep
 from reid_jax import types
@@ -257,20 +255,30 @@ def test_another_sweeps_table_is_not_replaced(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "table.json").read_text()) == {"title": "Criterion"}
 
 
+def test_a_row_that_is_not_asked_for_any_more_is_not_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "load_method", lambda method: lambda config, workdir: result(0.5))
+    sweep.run_sweep(STEPS, plan(tmp_path), tmp_path)
+    seven = STEPS._replace(rows={"s = 7": STEPS.rows["s = 7"]})
+    with pytest.raises(types.UserError, match="has a row 's = 8', which would be lost; ask for it as well"):
+        sweep.run_sweep(seven, plan(tmp_path, seven), tmp_path)
+    more = STEPS._replace(rows=STEPS.rows | {"s = 6": {"cluster.num_steps": 6}})
+    assert len(sweep.run_sweep(more, plan(tmp_path, more), tmp_path)) == 3
+
+
 def test_another_config_does_not_take_over_a_finished_run(tmp_path, monkeypatch):
     runs = plan(tmp_path)
     finish(runs[1], seed=5)
     monkeypatch.setattr(sweep, "load_method", lambda method: pytest.fail("a run was started"))
-    with pytest.raises(types.UserError, match="s_8' holds a finished run with seed = 5, row 's = 8' has 0"):
+    with pytest.raises(types.UserError, match="row 's = 8': workdir: .*s_8' holds a finished run with seed = 5, this one has 0"):
         sweep.run_sweep(STEPS, runs, tmp_path)
 
 
 def test_a_finished_run_on_other_data_is_not_taken(tmp_path, monkeypatch):
     run, _ = plan(tmp_path)
     finish(run, data_fingerprint="old")
-    monkeypatch.setattr(sweep, "data_fingerprint", lambda config: "old")
+    monkeypatch.setattr(setup_run, "load_dataset", lambda data: SimpleNamespace(fingerprint="old"))
     assert sweep.finished_result(run) == result(0.3)
-    monkeypatch.setattr(sweep, "data_fingerprint", lambda config: "new")
+    monkeypatch.setattr(setup_run, "load_dataset", lambda data: SimpleNamespace(fingerprint="new"))
     with pytest.raises(types.UserError, match="holds a finished run on other data than data.dir = 'data' has"):
         sweep.finished_result(run)
 
@@ -282,7 +290,7 @@ def test_tuples_are_compared_as_json_keeps_them(tmp_path):
     finish(run)
     assert sweep.finished_result(run) == result(0.3)
     run.config.augment.sized_crop_area = (0.5, 0.9)
-    message = r"augment.sized_crop_area = \[0.5, 1.0\], row 'crop' has \[0.5, 0.9\]"
+    message = r"augment.sized_crop_area = \[0.5, 1.0\], this one has \[0.5, 0.9\]"
     with pytest.raises(types.UserError, match=message):
         sweep.finished_result(run)
 
@@ -308,7 +316,7 @@ def test_fields_that_change_the_numbers_may_not(tmp_path, field, value):
     (run, _) = plan(tmp_path)
     finish(run)
     (other, _) = plan(tmp_path, settings={field: value})
-    with pytest.raises(types.UserError, match=f"a finished run with {field} = .*, row 's = 7' has {value!r}"):
+    with pytest.raises(types.UserError, match=f"row 's = 7': .* a finished run with {field} = .*, this one has {value!r}"):
         sweep.finished_result(other)
 
 

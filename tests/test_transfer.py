@@ -11,19 +11,6 @@ from reid_jax import types
 PAIRS = [("tiny", "synthetic"), ("dukemtmcreid+msmt17", "market1501")]
 
 
-@pytest.fixture
-def trained(monkeypatch):
-    """Records the configs that original models would be trained by, and trains nothing."""
-    configs = []
-
-    def train_source(config, folder):
-        configs.append(source_model.source_config(config))
-        return source_model.source_workdir(configs[-1], folder) / "checkpoints" / "last"
-
-    monkeypatch.setattr(source_model, "train_source", train_source)
-    return configs
-
-
 def plan(method, pairs, workdir, *, settings=None, seeds=(0,), num_epochs=0):
     return transfer.plan(method, pairs, settings=settings or {}, seeds=seeds, workdir=workdir, num_epochs=num_epochs)
 
@@ -48,40 +35,52 @@ def test_other_pairs_are_refused(texts, message):
 
 
 @pytest.mark.parametrize("method", ["hct", "buc", "pul", "softened"])
-def test_every_method_starts_from_its_sources_model(trained, tmp_path, method):
+def test_every_method_starts_from_its_sources_model(tmp_path, method):
     sweep, runs = plan(method, PAIRS, tmp_path, seeds=(3, 4), num_epochs=7)
-    assert list(sweep.rows) == ["tiny to synthetic", "dukemtmcreid+msmt17 to market1501"]
-    assert [(run.method, run.config.seed) for run in runs] == [(method, 3), (method, 4)] * 2
-    for run, source in zip(runs, trained, strict=True):
-        assert run.config.model.checkpoint == str(
-            source_model.source_workdir(source, tmp_path) / "checkpoints" / "last"
-        )
-        assert source.seed == run.config.seed and source.train.num_iterations * source.train.num_epochs == 7
+    sources, adapted = runs[::2], runs[1::2]
+    assert list(dict.fromkeys(run.label for run in adapted)) == [f"{source} to {target}" for source, target in PAIRS]
+    assert {run.label for run in runs} == set(sweep.rows) and len(sweep.rows) == 4
+    assert [(run.method, run.config.seed) for run in adapted] == [(method, 3), (method, 4)] * 2
+    for run, source in zip(adapted, sources, strict=True):
+        config = source.config
+        assert source.method == "supervised" and source.label.startswith(f"supervised on {config.data.dataset}, ")
+        assert source.folder == source_model.source_workdir(config, tmp_path) and config.seed == run.config.seed
+        assert config.train.loss == "classifier" and config.train.num_iterations * config.train.num_epochs == 7
+        if method == "pul":  # trains it itself, if need be
+            assert source_model.source_config(run.config) == config and run.config.source.dir == str(tmp_path)
+        else:
+            assert run.config.model.checkpoint == str(source.folder / "checkpoints" / "last")
         # The source's images are of the size that the method's are, and its model is the method's.
-        assert (source.data.height, source.data.width) == (run.config.data.height, run.config.data.width)
-        assert source.model.to_dict() | {"checkpoint": ""} == run.config.model.to_dict() | {"checkpoint": ""}
-        assert source.augment.max_shift == pytest.approx(45 / 224 * source.data.width, abs=0.05)
-    assert [source.data.dataset for source in trained[::2]] == [source for source, _ in PAIRS]
+        assert (config.data.height, config.data.width) == (run.config.data.height, run.config.data.width)
+        assert config.model.to_dict() | {"checkpoint": ""} == run.config.model.to_dict() | {"checkpoint": ""}
+        assert config.augment.max_shift == pytest.approx(45 / 224 * config.data.width, abs=0.05)
+    assert [source.config.data.dataset for source in sources[::2]] == [source for source, _ in PAIRS]
 
 
-def test_pul_starts_from_the_model_that_it_would_train_itself(trained, tmp_path):
-    _, (run,) = plan("pul", [("synthetic_source", "synthetic")], tmp_path)
-    run.config.model.checkpoint = ""
-    assert trained == [source_model.source_config(run.config)]
+def test_puls_settings_are_its_original_models_too(tmp_path):
+    settings = {"train.batch_size": 8, "evaluation.batch_size": 32, "augment.max_degrees": 5.0}
+    (source, run) = plan("pul", PAIRS[:1], tmp_path, settings=settings)[1]
+    assert (source.config.train.num_ids, source.config.evaluation.batch_size) == (8, 32)
+    assert source.config.augment.max_degrees == 5 and source_model.source_config(run.config) == source.config
 
 
-def test_a_target_from_itself_is_supervised_learning(trained, tmp_path):
-    sweep, (run,) = plan("hct", [("synthetic", "synthetic")], tmp_path, settings={"data.dir": "elsewhere"})
-    assert list(sweep.rows) == ["supervised on synthetic"] and run.method == "supervised" and not trained
-    assert run.config.train.loss == "classifier" and run.config.data.dir == "elsewhere"
-    assert run.folder == source_model.source_workdir(run.config, tmp_path)
+def test_a_target_from_itself_is_supervised_learning_alone(tmp_path):
+    pairs = [("synthetic", "synthetic"), ("synthetic", "coil100"), ("synthetic_source", "synthetic")]
+    _, runs = plan("pul", pairs, tmp_path, settings={"data.dir": "elsewhere"})
+    assert [run.label for run in runs] == [
+        "supervised on synthetic, 128x64",
+        "supervised on synthetic, 64x64",
+        "synthetic to coil100",
+        "supervised on synthetic_source, 128x64",
+        "synthetic_source to synthetic",
+    ]
+    assert all(run.config.data.dir == "elsewhere" for run in runs)
 
 
 @pytest.mark.parametrize("field,flag", [("model.checkpoint", "pairs"), ("source.num_epochs", "source_epochs")])
-def test_what_the_flags_give_is_not_set(trained, tmp_path, field, flag):
+def test_what_the_flags_give_is_not_set(tmp_path, field, flag):
     with pytest.raises(types.UserError, match=f"--set: {field} is what --{flag} gives"):
         plan("pul", PAIRS, tmp_path, settings={field: 1})
-    assert not trained
 
 
 @pytest.mark.parametrize("method", ["hct", "pul"])
@@ -100,21 +99,17 @@ def test_a_tiny_transfer(prepared, tmp_path, method):
     assert status == 0, errors
     (source,) = tmp_path.glob("source_tiny_0_*")
     assert f"starting from the checkpoint {source}/checkpoints/last" in output
-    (row,) = json.loads((tmp_path / "table.json").read_text())["rows"]
-    learned = json.loads((source / "result.json").read_text())
-    # What is transferred is the source's last model.
-    assert row["mean"]["direct_mAP"] == pytest.approx(learned["last"]["mAP"], abs=1e-6)
+    supervised, row = json.loads((tmp_path / "table.json").read_text())["rows"]
+    # What is transferred is the source's last model; its own data set is the target here.
+    assert row["mean"]["direct_mAP"] == pytest.approx(supervised["mean"]["last_mAP"], abs=1e-6)
 
     status, output, errors = tiny_runs.finish(tiny_runs.start_script("transfer", *command))
     assert status == 0, errors
-    assert "(finished before)" in output and "iteration  1/1  " not in output
+    assert output.count("(finished before)") == 2 and "iteration  1/1  " not in output
 
 
-def test_a_source_that_is_not_there_is_one_line(prepared, tmp_path):
+def test_a_source_that_is_not_there_is_told_in_its_row(prepared, tmp_path):
     command = ("--pairs=nowhere:synthetic", f"--set=data.dir={prepared}", f"--workdir={tmp_path / 'x'}")
-    status, _, errors = tiny_runs.finish(tiny_runs.start_script("transfer", *command))
-    assert (
-        status == 2
-        and errors.startswith("error: data.dir: no prepared data set 'nowhere' ")
-        and errors.count("\n") == 1
-    )
+    status, output, errors = tiny_runs.finish(tiny_runs.start_script("transfer", *command))
+    assert status == 2 and errors == "error: 2 of 2 runs failed; the table says why\n"
+    assert "seed 0: source.dataset = 'nowhere': data.dir: no prepared data set 'nowhere' in" in output

@@ -83,15 +83,15 @@ def _pul_sweeps() -> dict[str, Sweep]:
     }
     adaptation = {"PUL": {}, "without selection": {"selection.compared": "none"}} | labelled
     compared = {name: {"selection.compared": name} for name in ("own", "any", "none")}
-    # The paper's curves go on for all iterations.
+    # The paper trains for all iterations (sec. IV-D).
     never = {"stop.when": "never"}
     return {
         "pul_num_clusters": Sweep("pul", "Number of clusters K", f"{_PUL}, Fig. 6", _with(num_clusters, never)),
         "pul_without_selection": Sweep("pul", "K without selection", f"{_PUL}, Table III", _with(without, never)),
         "pul_threshold": Sweep("pul", "Threshold lambda", f"{_PUL}, Fig. 5", _with(threshold, never)),
-        "pul_labelled": Sweep("pul", "Semi-supervised", f"{_PUL}, Table IV", labelled),
+        "pul_labelled": Sweep("pul", "Semi-supervised", f"{_PUL}, Table IV", _with(labelled, never)),
         "pul_adaptation": Sweep("pul", "Adaptation, unsupervised and semi-supervised", "", _with(adaptation, never)),
-        "pul_compared": Sweep("pul", "Centres that a sample is compared with", "", compared),
+        "pul_compared": Sweep("pul", "Centres that a sample is compared with", "", _with(compared, never)),
     }
 
 
