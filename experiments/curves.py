@@ -32,6 +32,7 @@ _SHARES = {
     "bcubed_recall": "BCubed recall",
     "bcubed_f": "BCubed F",
 }
+_DEFAULT_FIELDS = ("selected", "mAP", "loss")
 _METRICS = "metrics.jsonl"
 
 
@@ -42,8 +43,8 @@ def find_runs(folders: Sequence[str]) -> dict[str, list[list[dict[str, Any]]]]:
         folders: run directories, or folders of sweeps.
 
     Returns:
-        By name, the records of its runs, one for each seed. Original models' (`source_...`) are left out of folders that
-        hold others.
+        By name, the records of its runs, one for each seed. Original models' (`source_...`) are left out of folders
+        that hold others.
 
     Raises:
         UserError: a folder has no runs or is given twice, or a file cannot be read.
@@ -66,7 +67,7 @@ def find_runs(folders: Sequence[str]) -> dict[str, list[list[dict[str, Any]]]]:
             found.setdefault((name, " ".join([str(folder), *parts])), []).append(read_records(path))
     short = [name for name, _ in found]
     # Folders of the same name at different places are told apart by their paths.
-    return {name.replace("_", " ") if short.count(name) == 1 else path: runs for (name, path), runs in found.items()}
+    return {name if short.count(name) == 1 else path: runs for (name, path), runs in found.items()}
 
 
 def read_records(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -111,6 +112,13 @@ def make_curves(runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], field
     return curves
 
 
+def default_fields(runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> list[str]:
+    """Returns what is drawn where no field is asked for: of the usual ones those that a run has, at most two."""
+    records = [record for histories in runs.values() for history in histories for record in history]
+    found = [field for field in _DEFAULT_FIELDS if any(is_number(record.get(field)) for record in records)]
+    return found[:2] or ["loss"]
+
+
 def is_number(value: Any) -> bool:
     """Whether a value of a record can be drawn."""
     return isinstance(value, int | float) and not isinstance(value, bool)
@@ -119,24 +127,29 @@ def is_number(value: Any) -> bool:
 def main() -> None:
     """Draws as the flags say."""
     given = flags.FLAGS
-    for flag, value in (("runs", given.runs), ("fields", given.fields), ("output", given.output)):
+    for flag, value in (("runs", given.runs), ("output", given.output)):
         if not value:
             raise types.UserError(f"--{flag} is needed")
     if not pathlib.Path(given.output).absolute().parent.is_dir():
         raise types.UserError(f"--output: the folder of {given.output!r} is not there")
     runs = find_runs(given.runs)
     panels = {}
-    for field in given.fields:
+    for field in given.fields or default_fields(runs):
         label = f"{_SHARES[field]}, per cent" if field in _SHARES else field.replace("_", " ")
         panels[label] = make_curves(runs, field)
-    report.save_curves(given.output, panels)
-    print(f"{sum(map(len, runs.values()))} runs, {len(runs)} curves: {os.fspath(given.output)}", flush=True)
+    try:
+        report.save_curves(given.output, panels)
+    except types.UserError as error:
+        raise types.UserError(f"--output: {error}") from error
+    print(f"curves of {', '.join(runs)}: {os.fspath(given.output)}", flush=True)
 
 
 def define_flags() -> None:
     """Defines the command line."""
     flags.DEFINE_list("runs", [], "Run directories or folders of sweeps, separated by commas.")
-    flags.DEFINE_list("fields", ["selected", "mAP"], "Fields of metrics.jsonl, a panel each.")
+    flags.DEFINE_list(
+        "fields", [], "Fields of metrics.jsonl, a panel each; if not given, of selected, mAP and loss the first two known."
+    )
     flags.DEFINE_string("output", None, "The picture; .png, .pdf or .svg.")
 
 

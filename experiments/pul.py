@@ -56,10 +56,14 @@ def check(config: ConfigDict, known: np.ndarray) -> int:
         )
     # With all labels known there is nothing to cluster: supervised training.
     num_clusters = num_clusters if num_unknown else 0
-    fewest = len(known) - num_unknown + (num_unknown if config.selection.compared == "none" else num_clusters)
-    if config.train.batch_size > fewest:
+    num_known, surely = len(known) - num_unknown, num_clusters
+    if config.selection.compared == "none":
+        surely = num_unknown
+    if config.train.batch_size > num_known + surely:
         raise types.UserError(
-            f"train.batch_size must be at most {fewest}, what is sure to be selected, got {config.train.batch_size}"
+            f"train.batch_size must be at most {num_known + surely}, got {config.train.batch_size}: of "
+            f"cluster.num_clusters = {num_clusters} clusters {surely} samples are sure to be selected, and {num_known} "
+            "samples are labelled"
         )
     if config.stop.signal == "silhouette":
         raise types.UserError("stop.signal must be 'selected' or 'agreement', got 'silhouette', which is not computed")
@@ -105,6 +109,8 @@ def cluster_and_select(
             )
         if not bool(clusters.converged):
             print(f"k-means did not converge in cluster.max_iterations = {config.cluster.max_iterations}", flush=True)
+        if config.selection.compared != "none" and bool(is_reliable.all()):
+            print(f"selection.threshold = {config.selection.threshold} leaves no sample out; give a higher one", flush=True)
     return pseudo_labels, facts | {"selected": float((pseudo_labels >= 0).mean())}
 
 
@@ -145,11 +151,14 @@ def run_pul(config: ConfigDict, workdir: str) -> dict[str, Any]:
     num_classes = num_clusters + config.selection.num_labelled_ids
     model = setup_run.build_model(config.model, IdClassifier, num_classes=num_classes, dropout=config.head.dropout)
     setup_run.check_training(model, config.data, batch_size=config.train.batch_size * num_frames)
-    # The original model is what every iteration starts from, a resumed one too.
-    if config.model.checkpoint or not config.source.dataset:
-        setup_run.check_start(config, model, resuming=False)
+    # The original model is what every iteration starts from, a resumed one too, but not one that shows its result.
+    is_finished = run_directory.is_finished(workdir, config)
+    if source_model.needs_source(config) and not is_finished:
+        source_model.check_source(source_model.source_config(config), config.data.dataset)
+    else:
+        setup_run.check_start(config, model, resuming=is_finished)
     run = run_directory.RunDirectory(workdir, config, dataset)
-    start = source_model.with_source_model(config, workdir)
+    start = config if is_finished else source_model.with_source_model(config, workdir)
     dataset = setup_run.with_images(dataset, config.data)
     images = dataset.images["train"]
 
@@ -173,8 +182,10 @@ def run_pul(config: ConfigDict, workdir: str) -> dict[str, Any]:
     evaluate = functools.partial(setup_run.evaluate_model, config.evaluation, embed_step, dataset=dataset, mesh=mesh)
     train_key, cluster_key, classifier_key = (jax.random.fold_in(jax.random.key(config.seed), i) for i in (1, 2, 3))
 
-    original = setup_run.initial_variables(start, model, images, batch_size=config.train.batch_size)
-    if start.model.checkpoint:
+    original = setup_run.initial_variables(
+        start, model, images, batch_size=config.train.batch_size, resuming=is_finished
+    )
+    if start.model.checkpoint and not is_finished:
         run.pin(original_model=checkpoints.digest({"backbone": original["params"]["backbone"]}))
     state = run.restore(train.init_train_state(original, optimizer, mesh))
     run.measure_initial(state, evaluate)

@@ -66,6 +66,15 @@ def finished_result(workdir: str | pathlib.Path, config: ConfigDict) -> dict[str
     return logs.read_json(workdir / "result.json")
 
 
+def is_finished(workdir: str | pathlib.Path, config: ConfigDict) -> bool:
+    """Whether the run in a folder, if there is one, has done all that a config asks for and only shows its result."""
+    workdir = pathlib.Path(workdir)
+    if not (workdir / "result.json").exists():
+        return False
+    before = config_checks.flat_fields(logs.read_json(workdir / "config.json"))
+    return before.get("train.num_iterations") == config.train.num_iterations
+
+
 class RunDirectory:
     """The files of one run and the loop's position in it.
 

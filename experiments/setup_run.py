@@ -86,11 +86,14 @@ def load_dataset(data: ConfigDict, *, splits: tuple[str, ...] = ("train", "query
         UserError: it is not prepared, lacks the first split, or has no tracklets where data.tracklets asks for them.
     """
     names = data.dataset.split("+")
-    if len(set(names)) < len(names):
-        raise types.UserError(f"data.dataset: {data.dataset!r} names a data set twice")
+    if len(set(names)) < len(names) or not all(names):
+        raise types.UserError(f"data.dataset: {data.dataset!r} must name different data sets, joined by +")
     parts = [_load_or_make(data.dir, name) for name in names]
     shared = [split for split in parts[0] if all(split in part for part in parts)]
     records = {split: records_lib.join([part[split] for part in parts]) for split in shared} if parts[1:] else parts[0]
+    dropped = {split for part in parts for split in part} - set(records)
+    if dropped & set(splits):
+        print(f"{data.dataset}: not all have {', '.join(sorted(dropped))}, which is left out", flush=True)
     if splits[0] not in records:
         raise types.UserError(
             f"data.dataset: {data.dataset!r} has no {splits[0]} split, only {', '.join(records)}"

@@ -3,13 +3,15 @@
 import hashlib
 import json
 import pathlib
+import time
 
 from ml_collections import ConfigDict
 
-from experiments import config_checks, run_directory, supervised
+from experiments import config_checks, run_directory, setup_run, supervised
 from experiments.configs import supervised as supervised_config
 from reid_jax import types
 
+_WAIT_SECONDS = 5.0
 _MOST_EVALUATIONS = 4  # of the source's own test images while it is trained
 
 
@@ -52,6 +54,32 @@ def source_workdir(source: ConfigDict, folder: str | pathlib.Path) -> pathlib.Pa
     return pathlib.Path(folder, f"source_{source.data.dataset}_{source.seed}_{digest}")
 
 
+def check_source(source: ConfigDict, target: str) -> None:
+    """Checks, before any work, that an original model can be trained; says if it learns from the target's labels.
+
+    Args:
+        source: from `source_config`.
+        target: the data set that is adapted to.
+
+    Raises:
+        UserError: a source is not there or has no labels, or there are no weights to start from.
+    """
+    names = source.data.dataset.split("+")
+    try:
+        dataset = setup_run.load_dataset(source.data, splits=("train",))
+        for name in names:
+            part = source.data.copy_and_resolve_references()
+            part.dataset = name
+            if not (setup_run.load_dataset(part, splits=("train",)).train_ids >= 0).any():
+                raise types.UserError(f"{name!r} has no known train identities")
+        supervised.check(source, dataset)
+        setup_run.check_start(source, setup_run.build_model(source.model), resuming=False)
+    except types.UserError as error:
+        raise types.UserError(f"source.dataset = {source.data.dataset!r}: {error}") from error
+    if target in names:
+        print(f"the source has {target}, the target, too: its labels are used", flush=True)
+
+
 def train_source(config: ConfigDict, folder: str | pathlib.Path) -> pathlib.Path:
     """Trains the original model on config.source, unless that has been done there already.
 
@@ -63,23 +91,32 @@ def train_source(config: ConfigDict, folder: str | pathlib.Path) -> pathlib.Path
         The checkpoint of the model after its last epoch.
 
     Raises:
-        UserError: the source has no labels, or a batch does not fit.
+        UserError: it cannot be trained.
     """
     source = source_config(config)
     workdir = source_workdir(source, folder)
     print(f"original model: ID classifier on {config.source.dataset}, {workdir}", flush=True)
-    try:
-        if run_directory.finished_result(workdir, source) is None:
+    is_waiting = False
+    while run_directory.finished_result(workdir, source) is None:
+        try:
             supervised.run_supervised(source, str(workdir))
-    except types.UserError as error:
-        raise types.UserError(f"source.dataset = {config.source.dataset!r}: {error}") from error
+        except types.BusyError:
+            if not is_waiting:
+                print(f"another process trains it; waiting for {workdir}", flush=True)
+            is_waiting = True
+            time.sleep(_WAIT_SECONDS)
     return workdir / "checkpoints" / "last"
 
 
 def with_source_model(config: ConfigDict, workdir: str) -> ConfigDict:
     """Returns a run's config with the source's model as model.checkpoint; itself where it has one, or no source."""
-    if config.model.checkpoint or not config.source.dataset:
+    if not needs_source(config):
         return config
     started = config.copy_and_resolve_references()
     started.model.checkpoint = str(train_source(config, config.source.dir or pathlib.Path(workdir).parent))
     return started
+
+
+def needs_source(config: ConfigDict) -> bool:
+    """Whether a run starts from a model that is trained on config.source."""
+    return bool(config.source.dataset) and not config.model.checkpoint

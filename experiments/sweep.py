@@ -107,10 +107,10 @@ def _check_table(sweep: Sweep, path: pathlib.Path) -> None:
             f"workdir: {str(path)!r} is the table of the sweep {title!r}, not of {sweep.title!r}; choose another --workdir"
         )
     for row in table.get("rows", ()):
-        if row["label"] not in sweep.rows:
+        if row["label"] not in sweep.rows and not all(run["failure"] for run in row["runs"]):
             raise types.UserError(
-                f"workdir: {str(path)!r} has a row {row['label']!r}, which would be lost; ask for it as well, or choose "
-                "another --workdir"
+                f"workdir: {str(path)!r} has a row {row['label']!r}, which would be lost; ask for it as well, or "
+                "choose another --workdir"
             )
 
 

@@ -10,6 +10,7 @@ own test images: with a target as its own source, that is supervised learning. T
 finished and resumes the rest.
 """
 
+import itertools
 import os
 import pathlib
 from collections.abc import Sequence
@@ -19,8 +20,9 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from data_prep import cli
-from experiments import command_line, source_model, sweep, sweep_rows
+from experiments import command_line, setup_run, source_model, sweep, sweep_rows
 from experiments.configs import pul as pul_config
+from experiments.configs import shared
 from experiments.configs.sweeps import Sweep
 from experiments.sweep_rows import Run
 from reid_jax import types
@@ -36,7 +38,7 @@ def parse_pairs(texts: Sequence[str]) -> list[tuple[str, str]]:
         UserError: there is none, one is not of that form, or one comes twice.
     """
     pairs = []
-    for text in texts:
+    for text in itertools.chain.from_iterable(text.split(",") for text in texts):
         source, _, target = (part.strip() for part in text.partition(":"))
         if not (source and target) or ":" in target:
             raise types.UserError(f"--pairs: {text!r} is not SOURCE:TARGET")
@@ -55,7 +57,7 @@ def original_model_config(config: ConfigDict, source: str, target: str, num_epoc
         config: the method's, for the target: PUL's own serves; of others, PUL's config with their seed, model, images
             and devices.
         source: labelled data sets, joined by "+".
-        target: the config's name for its data set.
+        target: the config's name for its data set; "folder" for one's own.
         num_epochs: of training on the source; 0: as PUL's config has it.
     """
     if "source" in config:
@@ -92,7 +94,7 @@ def plan(
         num_epochs: of training on the sources; 0: as PUL's config has it.
 
     Raises:
-        UserError: a config has no such data set or field, or a setting is what the pairs give.
+        UserError: there is no such field, or a setting is what the pairs give.
     """
     for field in settings:
         if field in _GIVEN:
@@ -100,8 +102,9 @@ def plan(
     runs: dict[pathlib.Path, Run] = {}
     for source, target in pairs:
         row = Sweep(method, "", "", {f"{source} to {target}": {}})
-        for run in sweep_rows.plan(row, dataset=target, settings=settings, seeds=seeds, workdir=workdir):
-            original = original_model_config(run.config, source, target, num_epochs)
+        name, own = (target, {}) if target in shared.DATASETS else ("folder", {"data.dataset": target})
+        for run in sweep_rows.plan(row, dataset=name, settings=settings | own, seeds=seeds, workdir=workdir):
+            original = original_model_config(run.config, source, name, num_epochs)
             config = source_model.source_config(original)
             folder = source_model.source_workdir(config, workdir)
             label = f"supervised on {source}, {config.data.height}x{config.data.width}"
@@ -117,6 +120,27 @@ def plan(
     return Sweep(method, "Source to target", "PUL (Fan et al., 2017), Table II", rows), list(runs.values())
 
 
+def check_data(runs: Sequence[Run]) -> None:
+    """Checks all data sets: a misspelt target is not to be found after hours of training on a source.
+
+    Raises:
+        UserError: a data set is not there, or a source has no labels.
+    """
+    checked = set()
+    for run in runs:
+        kind = (run.method == "supervised", run.config.data.dataset)
+        if kind in checked:
+            continue
+        checked.add(kind)
+        try:
+            if run.method == "supervised":
+                source_model.check_source(run.config, target="")
+            else:
+                setup_run.load_dataset(run.config.data)
+        except types.UserError as error:
+            raise types.UserError(f"--pairs: {error}") from error
+
+
 def main() -> None:
     """Runs the pairs as the flags say."""
     given = flags.FLAGS
@@ -124,17 +148,20 @@ def main() -> None:
     seeds = sweep_rows.parse_seeds(given.seeds)
     workdir = given.workdir or os.path.join("runs", f"transfer_{given.method}")
     command_line.check_workdir(pathlib.Path(workdir))
-    settings = sweep_rows.parse_settings(given.set, sweep_rows.load_config(given.method, pairs[0][1]))
+    settings = sweep_rows.parse_settings(given.set, sweep_rows.load_config(given.method, "folder"))
     rows, runs = plan(
         given.method, pairs, settings=settings, seeds=seeds, workdir=workdir, num_epochs=given.source_epochs
     )
+    check_data(runs)
     sweep.report_sweep(rows, runs, workdir)
 
 
 def define_flags() -> None:
     """Defines the command line."""
     flags.DEFINE_enum("method", "pul", _METHODS, "What adapts to the target.")
-    flags.DEFINE_list("pairs", [], "SOURCE:TARGET,... of data sets; a source may be several joined by +.")
+    flags.DEFINE_multi_string(
+        "pairs", [], "SOURCE:TARGET,... of prepared data sets, one's own too; a source may be several joined by +."
+    )
     flags.DEFINE_list("seeds", ["0"], "Run every pair once with each of these seeds; the table has mean and deviation.")
     flags.DEFINE_integer(
         "source_epochs", 0, "Epochs of training on a source; 0: as PUL's config has it.", lower_bound=0

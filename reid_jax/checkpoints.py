@@ -133,7 +133,7 @@ def restore_variables(
 
 
 def check_variables(checkpoint: str | pathlib.Path, like: dict[str, Any], *, optional: tuple[str, ...] = ()) -> None:
-    """Checks, without reading its values, that `restore_variables` can read a checkpoint; arguments and errors as there."""
+    """Checks, without reading values, that `restore_variables` can read a checkpoint; arguments and errors as there."""
     _read_model(checkpoint, like, optional, _read_shapes)
 
 

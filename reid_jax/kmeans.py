@@ -136,7 +136,7 @@ def _iterate(rows: jax.Array, state: _State, limit: jax.Array, *, num_rows: int,
 
 @partial(jax.jit, static_argnames=("num_rows", "mesh"))
 def _judge(rows: jax.Array, state: _State, *, num_rows: int, mesh: Mesh) -> KMeans:
-    """Returns the clustering around the last centroids; after the last permitted iteration labels are of those before."""
+    """Returns the clustering around the last centroids; the state's labels are of those before where it was cut off."""
     is_row = jnp.arange(len(rows)) < num_rows
     labels, _ = _assign(rows, state.centroids, mesh)
     # Term by term: from the expanded squares of the assignment the small ones would have few digits left.

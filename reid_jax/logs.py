@@ -60,14 +60,15 @@ def lock_workdir(workdir: pathlib.Path):
         The open lock file; keep it.
 
     Raises:
-        UserError: another process is running there, or the file system does not lock.
+        BusyError: another process is running there.
+        UserError: the file system does not lock.
     """
     lock = open(workdir / ".lock", "w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         lock.close()
-        raise types.UserError(f"workdir: another process is running in {str(workdir)!r}") from error
+        raise types.BusyError(f"workdir: another process is running in {str(workdir)!r}") from error
     except OSError as error:
         lock.close()
         raise types.UserError(f"workdir: cannot lock {str(workdir)!r}: {error.strerror}") from error

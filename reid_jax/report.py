@@ -9,6 +9,8 @@ import numpy as np
 from reid_jax import atomic, types
 
 _PANEL_INCHES = (5.2, 3.8)
+_KINDS = ("png", "pdf", "svg")
+_NUM_COLORS, _LINES = 10, ("-", "--", ":", "-.")
 Curves = Mapping[str, Sequence[np.ndarray]]
 
 
@@ -34,26 +36,33 @@ def save_curves(path: str | os.PathLike, panels: Mapping[str, Curves]) -> None:
     # Without pyplot: no window system, and no state that is shared.
     width, height = _PANEL_INCHES
     figure = Figure(figsize=(width * len(panels), height), layout="constrained")
-    kinds, kind = figure.canvas.get_supported_filetypes(), pathlib.Path(path).suffix[1:].lower()
-    if kind not in kinds:
-        raise types.UserError(f"{str(path)!r} must end in one of {', '.join(f'.{name}' for name in sorted(kinds))}")
+    kind = pathlib.Path(path).suffix[1:].lower()
+    if kind not in _KINDS:
+        raise types.UserError(f"{str(path)!r} must end in one of {', '.join(f'.{name}' for name in _KINDS)}")
+    # A name has the same colour in all panels, whether it is in all or not.
+    names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
+    styles = {
+        name: {"color": f"C{number % _NUM_COLORS}", "linestyle": _LINES[number // _NUM_COLORS % len(_LINES)]}
+        for number, name in enumerate(names)
+    }
     for axes, (label, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
         for name, runs in curves.items():
-            _draw(axes, name, [run for run in runs if len(run)])
+            _draw(axes, name, [run for run in runs if len(run)], styles[name])
         axes.set(xlabel="iteration", ylabel=label)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-        axes.legend()
+        if axes.lines:
+            axes.legend()
     with atomic.atomic_path(path) as temporary:
         figure.savefig(temporary, format=kind, dpi=120)
 
 
-def _draw(axes, name: str, runs: Sequence[np.ndarray]) -> None:
+def _draw(axes, name: str, runs: Sequence[np.ndarray], style: Mapping[str, str]) -> None:
     """One curve of a panel."""
     if not runs:
         return
     iterations = np.unique(np.concatenate([run[:, 0] for run in runs]))
     values = [np.concatenate([run[run[:, 0] == iteration, 1] for run in runs]) for iteration in iterations]
-    (line,) = axes.plot(iterations, [found.mean() for found in values], marker="o", markersize=3, label=name)
+    axes.plot(iterations, [found.mean() for found in values], marker="o", markersize=3, label=name, **style)
     lower, upper = ([extreme(found) for found in values] for extreme in (np.min, np.max))
-    axes.fill_between(iterations, lower, upper, color=line.get_color(), alpha=0.15, linewidth=0)
+    axes.fill_between(iterations, lower, upper, color=style["color"], alpha=0.15, linewidth=0)

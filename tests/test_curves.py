@@ -33,18 +33,18 @@ def sweep_folder(tmp_path):
 
 def test_a_sweeps_rows_are_curves_and_their_seeds_runs(sweep_folder):
     runs = curves.find_runs([str(sweep_folder)])
-    assert {name: len(histories) for name, histories in runs.items()} == {"lambda 0.85": 2, "lambda 0.9": 2}
+    assert {name: len(histories) for name, histories in runs.items()} == {"lambda_0.85": 2, "lambda_0.9": 2}
     found = curves.make_curves(runs, "selected")
-    np.testing.assert_allclose(found["lambda 0.85"], [[[1, 50], [2, 70]], [[1, 60], [2, 70]]])
-    np.testing.assert_allclose(found["lambda 0.9"], [[[1, 30]], [[1, 30]]])
+    np.testing.assert_allclose(found["lambda_0.85"], [[[1, 50], [2, 70]], [[1, 60], [2, 70]]])
+    np.testing.assert_allclose(found["lambda_0.9"], [[[1, 30]], [[1, 30]]])
 
 
 def test_run_directories_are_named_by_their_folders(sweep_folder, tmp_path):
     write_run(tmp_path / "hct_0", [None])
-    assert list(curves.find_runs([str(tmp_path / "hct_0")])) == ["hct 0"]
+    assert list(curves.find_runs([str(tmp_path / "hct_0")])) == ["hct_0"]
     names = list(curves.find_runs([str(tmp_path / "hct_0"), str(sweep_folder)]))
-    assert names == ["hct 0", "pul threshold lambda 0.85", "pul threshold lambda 0.9"]
-    assert list(curves.find_runs([str(sweep_folder / "lambda_0.9")])) == ["lambda 0.9"]
+    assert names == ["hct_0", "pul_threshold lambda_0.85", "pul_threshold lambda_0.9"]
+    assert list(curves.find_runs([str(sweep_folder / "lambda_0.9")])) == ["lambda_0.9"]
 
 
 def test_folders_of_the_same_name_are_not_one_curve(tmp_path):
@@ -56,7 +56,7 @@ def test_folders_of_the_same_name_are_not_one_curve(tmp_path):
 
 def test_an_original_models_own_curve(sweep_folder):
     source = sweep_folder / "source_other_0_12345678"
-    assert list(curves.find_runs([str(source)])) == ["source other 0 12345678"]
+    assert list(curves.find_runs([str(source)])) == ["source_other_0_12345678"]
 
 
 def test_a_curve_is_the_mean_of_its_runs_and_the_band_their_range(tmp_path, monkeypatch):
@@ -74,10 +74,26 @@ def test_a_curve_is_the_mean_of_its_runs_and_the_band_their_range(tmp_path, monk
     assert [file.name for file in tmp_path.iterdir()] == ["x.png"]
 
 
+def test_a_run_has_the_same_colour_in_all_panels(tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    colors = []
+    monkeypatch.setattr(Axes, "plot", lambda self, *points, label, color, **options: colors.append((label, color)))
+    one = [np.array([[1.0, 2.0]])]
+    report.save_curves(tmp_path / "x.svg", {"a": {"x": [np.zeros((0, 2))], "y": one}, "b": {"x": one, "y": one}})
+    assert colors == [("y", "C1"), ("x", "C0"), ("y", "C1")]
+
+
+def test_what_is_drawn_by_default_is_what_there_is(sweep_folder, tmp_path):
+    assert curves.default_fields(curves.find_runs([str(sweep_folder)])) == ["selected", "mAP"]
+    write_run(tmp_path / "hct", [None, None], loss=0.5)
+    assert curves.default_fields(curves.find_runs([str(tmp_path / "hct")])) == ["mAP", "loss"]
+
+
 def test_nothing_to_draw_and_other_endings_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no curve of 'loss' has a value"):
         report.save_curves(tmp_path / "x.png", {"loss": {"a": [np.zeros((0, 2))]}})
-    with pytest.raises(types.UserError, match=r"x.doc' must end in one of .*\.pdf, .*\.png"):
+    with pytest.raises(types.UserError, match=r"x.doc' must end in one of \.png, \.pdf, \.svg"):
         report.save_curves(tmp_path / "x.doc", {"loss": {"a": [np.ones((1, 2))]}})
 
 

@@ -12,7 +12,7 @@ from conftest import write_market_folder
 from tiny_runs import finish
 
 from data_prep import prepare
-from experiments import pul, setup_run
+from experiments import pul, setup_run, source_model, supervised
 from experiments.configs import pul as pul_config
 from reid_jax import train, types
 
@@ -217,17 +217,20 @@ def test_a_source_joined_of_two(prepared, prepared_other, tmp_path):
         ({"selection__threshold": 1.2}, "selection.threshold must be in 0..1, got 1.2"),
         ({"selection__compared": "all"}, "selection.compared must be one of own, any, none"),
         ({"selection__num_labelled_ids": 5}, "must be at most the 4 known identities, got 5"),
-        ({"train__batch_size": 16}, "train.batch_size must be at most 8, what is sure to be selected, got 16"),
+        ({"train__batch_size": 16}, "train.batch_size must be at most 8, got 16: of cluster.num_clusters = 8 clusters 8 samples are sure"),
         ({"stop__signal": "silhouette"}, "stop.signal must be 'selected' or 'agreement'"),
         ({"source__dataset": "nowhere"}, "no prepared data set 'nowhere'"),
         ({"source__dataset": "", "model__checkpoint": "nowhere"}, "no checkpoint in 'nowhere'"),
-        ({"source__dataset": "shop"}, "source.dataset = 'shop': data.dataset: 'shop' has 0 known train identities"),
-        ({"source__dataset": "tiny+tiny"}, "data.dataset: 'tiny.tiny' names a data set twice"),
+        ({"source__dataset": "shop"}, "source.dataset = 'shop': 'shop' has no known train identities"),
+        ({"source__dataset": "tiny+shop"}, "source.dataset = 'tiny.shop': 'shop' has no known train identities"),
+        ({"source__dataset": "tiny+"}, "'tiny.' must name different data sets"),
+        ({"source__dataset": "tiny+tiny"}, "data.dataset: 'tiny.tiny' must name different data sets"),
     ],
 )
 def test_what_a_user_gets_wrong(prepared, prepared_shop, tmp_path, overrides, message):
     with pytest.raises(types.UserError, match=message):
         pul.run_pul(make_config(prepared, **overrides), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_source_model_of_another_architecture_is_told(uninterrupted, prepared, tmp_path):
@@ -243,6 +246,29 @@ def test_a_source_model_is_not_trained_for_a_run_that_cannot_be(uninterrupted, p
     with pytest.raises(types.UserError, match="holds a run with train.learning_rate = 0.01, this one has 0.02"):
         pul.run_pul(make_config(prepared, train__learning_rate=0.02), tmp_path / "run")
     assert not list(tmp_path.glob("source_*"))
+
+
+def test_a_finished_run_shows_its_result_without_its_original_model(uninterrupted, prepared, tmp_path, capsys):
+    shutil.copytree(uninterrupted[0], tmp_path / "run")
+    result = pul.run_pul(make_config(prepared), tmp_path / "run")
+    assert result["last"] == json.loads((uninterrupted[0] / "result.json").read_text())["last"]
+    assert not list(tmp_path.glob("source_*")) and "original model" not in capsys.readouterr().out
+
+
+def test_it_waits_while_another_process_trains_the_original_model(prepared, tmp_path, monkeypatch, capsys):
+    run_supervised, started = supervised.run_supervised, []
+
+    def busy_at_first(config, workdir):
+        started.append(workdir)
+        if len(started) < 3:
+            raise types.BusyError("workdir: another process is running there")
+        return run_supervised(config, workdir)
+
+    monkeypatch.setattr(supervised, "run_supervised", busy_at_first)
+    monkeypatch.setattr(source_model, "_WAIT_SECONDS", 0.0)
+    checkpoint = source_model.train_source(make_config(prepared, num_devices=1, source__num_epochs=1), tmp_path)
+    assert checkpoint.is_dir() and len(started) == 3
+    assert capsys.readouterr().out.count("another process trains it; waiting for") == 1
 
 
 def test_where_all_images_embed_alike_it_says_so(prepared):

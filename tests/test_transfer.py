@@ -16,7 +16,7 @@ def plan(method, pairs, workdir, *, settings=None, seeds=(0,), num_epochs=0):
 
 
 def test_pairs_are_read():
-    assert transfer.parse_pairs(["a:b", " c+d : b"]) == [("a", "b"), ("c+d", "b")]
+    assert transfer.parse_pairs(["a:b, c+d : b", "e:b"]) == [("a", "b"), ("c+d", "b"), ("e", "b")]
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_pairs_are_read():
         (["market1501"], "'market1501' is not SOURCE:TARGET"),
         ([":a"], "':a' is not SOURCE:TARGET"),
         (["a:b:c"], "'a:b:c' is not SOURCE:TARGET"),
-        (["a:b", "c:b", "a:b"], "'a:b' comes twice"),
+        (["a:b,c:b", "a:b"], "'a:b' comes twice"),
     ],
 )
 def test_other_pairs_are_refused(texts, message):
@@ -108,8 +108,16 @@ def test_a_tiny_transfer(prepared, tmp_path, method):
     assert output.count("(finished before)") == 2 and "iteration  1/1  " not in output
 
 
-def test_a_source_that_is_not_there_is_told_in_its_row(prepared, tmp_path):
-    command = ("--pairs=nowhere:synthetic", f"--set=data.dir={prepared}", f"--workdir={tmp_path / 'x'}")
-    status, output, errors = tiny_runs.finish(tiny_runs.start_script("transfer", *command))
-    assert status == 2 and errors == "error: 2 of 2 runs failed; the table says why\n"
-    assert "seed 0: source.dataset = 'nowhere': data.dir: no prepared data set 'nowhere' in" in output
+@pytest.mark.parametrize("pair,name", [("nowhere:synthetic", "nowhere"), ("tiny:nowhere", "nowhere")])
+def test_a_data_set_that_is_not_there_is_one_line_before_any_work(prepared, tmp_path, pair, name):
+    folder = tmp_path / "x"
+    command = (f"--pairs={pair}", f"--set=data.dir={prepared},model.weights=", f"--workdir={folder}")
+    status, _, errors = tiny_runs.finish(tiny_runs.start_script("transfer", *command))
+    assert status == 2 and errors.startswith("error: --pairs: ") and errors.count("\n") == 1
+    assert f"no prepared data set '{name}' in" in errors and not folder.exists()
+
+
+def test_ones_own_target_takes_folders_config(tmp_path):
+    _, (source, run) = plan("hct", [("market1501", "shop")], tmp_path)
+    assert run.label == "market1501 to shop" and run.config.data.dataset == "shop"
+    assert source.config.data.dataset == "market1501" and source.config.model.weights == "weights/resnet50.npz"

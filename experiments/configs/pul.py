@@ -83,6 +83,6 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.stop.when = "label_free"
     config.stop.signal = "selected"  # of label_free: "selected", the share of samples, or "agreement"
     config.stop.patience = 3 if small else 5  # iterations
-    # Shares of few images vary more.
-    config.stop.min_rise = 0.05 if small else 0.02  # of the signal: the share selected is saturated when it moved less in them
+    # The share selected is saturated when it moved less in them; shares of few images vary more.
+    config.stop.min_rise = 0.05 if small else 0.02
     return config
