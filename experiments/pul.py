@@ -188,6 +188,8 @@ def run_pul(config: ConfigDict, workdir: str) -> dict[str, Any]:
     if start.model.checkpoint and not is_finished:
         run.pin(original_model=checkpoints.digest({"backbone": original["params"]["backbone"]}))
     state = run.restore(train.init_train_state(original, optimizer, mesh))
+    if is_finished and not run.is_over():  # the last checkpoint is damaged, and the original model was not loaded
+        raise types.UserError(f"workdir: the last checkpoint in {str(workdir)!r} is damaged; start again to go on")
     run.measure_initial(state, evaluate)
 
     while not run.is_over():
