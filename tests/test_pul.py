@@ -12,7 +12,7 @@ from conftest import write_market_folder
 from tiny_runs import finish
 
 from data_prep import prepare
-from experiments import pul, setup_run, source_model, supervised
+from experiments import pul, run_directory, setup_run, source_model, supervised
 from experiments.configs import pul as pul_config
 from reid_jax import train, types
 
@@ -253,6 +253,16 @@ def test_a_finished_run_shows_its_result_without_its_original_model(uninterrupte
     result = pul.run_pul(make_config(prepared), tmp_path / "run")
     assert result["last"] == json.loads((uninterrupted[0] / "result.json").read_text())["last"]
     assert not list(tmp_path.glob("source_*")) and "original model" not in capsys.readouterr().out
+
+
+def test_a_finished_run_of_a_damaged_checkpoint_does_not_go_on_from_nothing(uninterrupted, prepared, tmp_path):
+    shutil.copytree(uninterrupted[0], tmp_path / "run")
+    newest = max((tmp_path / "run/checkpoints/last").iterdir(), key=lambda path: int(path.name))
+    shutil.rmtree(newest / "variables")
+    with pytest.raises(types.UserError, match="the last checkpoint in .* is damaged; start again to go on"):
+        pul.run_pul(make_config(prepared), tmp_path / "run")
+    # Started again, it is a run to resume, with its original model.
+    assert not run_directory.is_finished(tmp_path / "run", make_config(prepared))
 
 
 def test_it_waits_while_another_process_trains_the_original_model(prepared, tmp_path, monkeypatch, capsys):
