@@ -7,6 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import sparse
+
+from reid_jax import k_reciprocal
 
 METRICS = ("cosine", "euclidean", "sqeuclidean")
 
@@ -58,6 +61,29 @@ def nearest_neighbors(
     if not 1 <= k <= most:
         raise ValueError(f"k must be in 1..{most}, the number of possible neighbours, got {k}")
     return _nearest_neighbors(x, y, k=k, metric=metric, block_size=block_size or 1024)
+
+
+def jaccard_distances(x: jax.Array, *, k1: int = 20, k2: int = 6) -> sparse.csr_array:
+    """Computes the k-reciprocal Jaccard distances of L2-normalised rows (Zhong et al., CVPR 2017, with lambda = 0).
+
+    Args:
+        x: [N, D] float, L2-normalised here.
+        k1: how many nearest others can be k-reciprocal, 1..N-1.
+        k2: over how many nearest, the row itself being one, the encodings are averaged, 1..k1+1; 1: they are not.
+
+    Returns:
+        [N, N] float32 on the host; a pair that is not stored has distance 1, as `k_reciprocal.jaccard_from_neighbors`
+        says.
+
+    Raises:
+        ValueError: x is not [N, D] or not finite, or an option is out of its range.
+    """
+    _check_arguments(x, None, "euclidean", None)
+    k_reciprocal.check_sizes(len(x), k1=k1, k2=k2)
+    normalized, _ = prepare(x, metric="cosine")
+    _, others = nearest_neighbors(normalized, k=k1, metric="sqeuclidean")
+    neighbors = np.column_stack([np.arange(len(x)), others])
+    return k_reciprocal.jaccard_from_neighbors(normalized, neighbors, k1=k1, k2=k2)
 
 
 def distance_blocks(

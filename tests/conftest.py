@@ -4,6 +4,7 @@ XLA optimises little: most of the suite's time would go into compiling.
 """
 
 import os
+import shutil
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 _FLAGS = ("--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0")
@@ -58,14 +59,23 @@ def write_market_folder(root, *, num_ids=4, images_per_id=6, height=24, width=12
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory):
-    """A data_dir with the tiny prepared data set "tiny": 24 train, 4 query, 24 gallery images of 24 x 12 pixels."""
+def prepared_once(tmp_path_factory):
+    """What `prepared` copies."""
     from data_prep import prepare
 
     root = tmp_path_factory.mktemp("prepared")
     source = write_market_folder(root / "source")
     prepare.prepare("market1501", source=source, data_dir=root / "data", name="tiny", progress=False)
-    return root / "data"
+    return root
+
+
+@pytest.fixture(scope="module")
+def prepared(prepared_once, tmp_path_factory):
+    """A data_dir with the tiny prepared data set "tiny": 24 train, 4 query, 24 gallery images of 24 x 12 pixels.
+
+    A module's own, since some prepare others beside it.
+    """
+    return shutil.copytree(prepared_once, tmp_path_factory.mktemp("prepared") / "copy") / "data"
 
 
 def write_tracklet_folder(root, *, num_ids=4, num_cameras=2, num_frames=3, height=24, width=12, seed=0):
