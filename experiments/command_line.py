@@ -27,19 +27,21 @@ def run(method: str, run_method: Callable[[ConfigDict, str], Any], *, variant_fi
     Args:
         method: its name, that of its config file experiments/configs/METHOD.py.
         run_method: (config, workdir) -> anything.
-        variant_field: a field of config.train whose value is part of the run directory's default name.
+        variant_field: "SECTION.FIELD" whose value is part of the run directory's default name.
     """
+
+    section, _, field = (variant_field or "").partition(".")
 
     def main() -> None:
         config = flags.FLAGS.config
         _check_method(config, method)
-        variant = [config.train[variant_field]] if variant_field else []
+        variant = [config[section][field]] if variant_field else []
         default = pathlib.Path("runs", "_".join([method, *variant, config.data.dataset]))
         workdir = pathlib.Path(flags.FLAGS.workdir or default)
         check_workdir(workdir)
         run_method(config, str(workdir))
 
-    variant = f"_{variant_field.upper()}" if variant_field else ""
+    variant = f"_{field.upper()}" if field else ""
     cli.run(main, functools.partial(_define_flags, method, f"runs/{method}{variant}_DATASET"))
 
 

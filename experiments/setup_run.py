@@ -24,7 +24,7 @@ from reid_jax.models import calibration, pretrained, resnet
 from reid_jax.models.reid import ReidModel
 
 _RESNETS = {"resnet18": resnet.resnet18, "resnet34": resnet.resnet34, "resnet50": resnet.resnet50}
-_OPTIONAL = ("head", "classifier")  # parts that a checkpoint may lack, or have for other classes: they start anew
+_OPTIONAL = ("head", "classifier", "neck")  # parts that a checkpoint may lack, or have for other classes: they start anew
 _CALIBRATION_BATCHES = 16
 _MADE = ("synthetic", "synthetic_source", "synthetic_video")
 
@@ -247,7 +247,9 @@ def build_model(model: ConfigDict, kind: type[ReidModel] = ReidModel, **fields: 
         raise types.UserError(
             f"model.backbone must be one of {', '.join(_RESNETS)} or 'module:Class', got {model.backbone!r}"
         )
-    return kind(backbone=backbone, pooling=model.pooling, bn_group_size=model.bn_group_size, **fields)
+    return kind(
+        backbone=backbone, pooling=model.pooling, neck=model.neck, bn_group_size=model.bn_group_size, **fields
+    )
 
 
 def draw_epoch_frames(
@@ -320,23 +322,25 @@ def initial_variables(
         shapes = variable_shapes(config, model, images.shape)
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     sample = jnp.zeros(_init_shape(config, images.shape), jnp.float32)
-    init = functools.partial(model.init, train=False)
+    fresh = jax.jit(functools.partial(model.init, train=False))(init_key, sample)
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(order_key)))
+    order = np.resize(rng.permutation(len(images)), (_CALIBRATION_BATCHES, batch_size))
+    inputs = (augment.normalize(batch) for batch in images.batches(order))
+    if not config.model.checkpoint and not config.model.weights:
+        used = min(order.size, len(images))
+        print(f"starting from random weights; calibrating batch norm on {used} training images", flush=True)
+        # A dropout layer comes after the last batch norm, so that its draws do not matter.
+        return calibration.calibrate_batch_norm(model, fresh, inputs, rngs={"dropout": order_key})
     if config.model.checkpoint:
         print(f"starting from the checkpoint {config.model.checkpoint}", flush=True)
         # Another method's run has no such head, or one for other classes: then it starts anew.
-        fresh = jax.jit(init)(init_key, sample)
-        return checkpoints.restore_variables(config.model.checkpoint, fresh, optional=_OPTIONAL)
-    variables = jax.jit(init)(init_key, sample)
-    if config.model.weights:
+        variables = checkpoints.restore_variables(config.model.checkpoint, fresh, optional=_OPTIONAL)
+    else:
         print(f"starting from the weights {config.model.weights}", flush=True)
-        return pretrained.load_variables(config.model.weights, variables)
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(order_key)))
-    order = np.resize(rng.permutation(len(images)), (_CALIBRATION_BATCHES, batch_size))
-    used = min(order.size, len(images))
-    print(f"starting from random weights; calibrating batch norm on {used} training images", flush=True)
-    inputs = (augment.normalize(batch) for batch in images.batches(order))
-    # A dropout layer comes after the last batch norm, so that its draws do not matter.
-    return calibration.calibrate_batch_norm(model, variables, inputs, rngs={"dropout": order_key})
+        variables = pretrained.load_variables(config.model.weights, fresh)
+    embedder = build_model(config.model)
+    embed = jax.jit(lambda variables, batch: embedder.apply(variables, batch, train=False).embeddings)
+    return calibration.calibrate_neck(embed, variables, inputs)
 
 
 def evaluate_model(

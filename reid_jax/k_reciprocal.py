@@ -4,6 +4,7 @@ Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding", 
 the original distance (lambda = 0).
 """
 
+import array
 import itertools
 from collections.abc import Iterator
 
@@ -12,24 +13,24 @@ from scipy import sparse
 
 from reid_jax.progress import ProgressBar
 
-_BLOCK = 2**19  # what a block of rows works on at a time: entries in common and columns
+_BLOCK = 2**18  # what a block of rows works on at a time: entries in common and columns
 
 
 def jaccard_from_neighbors(x: np.ndarray, neighbors: np.ndarray, *, k1: int, k2: int) -> sparse.csr_array:
     """Computes the Jaccard distances of all rows of x that have a neighbourhood in common.
 
-    A row's neighbourhood is its k-reciprocal neighbours and those that they add; a member weighs exp(-|a - b|^2), the
-    sum being 1; a row then takes the mean over itself and its nearest. Two rows' distance is 1 - m / (2 - m), m being
-    the sum of the lesser weights of every member.
+    A row is encoded as the weights, which sum to 1, of the members of its neighbourhood: its k-reciprocal neighbours
+    and those that they add, each with a weight in proportion to exp(-|a - b|^2). It then gets the mean of the encodings
+    of itself and its nearest. The distance of two rows is 1 - m / (2 - m), m being the sum of the lesser weights.
 
-    A pair that is not stored has distance exactly 1, not 0, so `toarray` is wrong. A dense array of the result is
+    A pair that is not stored has distance exactly 1, not 0, so `toarray` does not do. For a dense array:
     `dense = np.ones(result.shape, np.float32); coo = result.tocoo(); dense[coo.row, coo.col] = coo.data`.
 
     Args:
         x: [N, D] float, what the neighbours are nearest in; the weights' scale is that of L2-normalised rows.
         neighbors: [N, K] int, K > k1: every row itself, then its nearest others, the nearest first.
         k1: how many of the others can be k-reciprocal, 1..N-1; 20 in the paper.
-        k2: rows of the mean, the row itself being one, 1..k1+1; 1: no mean. 6 in the paper.
+        k2: rows that a mean is of, the row itself being one, 1..k1+1; 1: no mean. 6 in the paper.
 
     Returns:
         [N, N] float32 in 0..1, exactly symmetric, columns ascending within a row. Stored are the diagonal, whose zeros
@@ -46,18 +47,15 @@ def jaccard_from_neighbors(x: np.ndarray, neighbors: np.ndarray, *, k1: int, k2:
     x = x.astype(np.float32, copy=False)
     is_finite = np.isfinite(x).all(axis=1)
     if not is_finite.all():
-        raise ValueError(f"x must be finite, which {(~is_finite).sum()} rows are not, the first being {is_finite.argmin()}")
+        row = is_finite.argmin()
+        raise ValueError(f"x must be finite, got {x[row, ~np.isfinite(x[row])][0]} in row {row}")
     members = _expanded(_reciprocal(neighbors, k1), _reciprocal(neighbors, int(np.around(k1 / 2))))
     encodings = _encodings(x, members)
     if k2 > 1:
         encodings = (_nearest(neighbors, k2) * np.float32(1 / k2)) @ encodings  # eq. (11)
-        encodings.sort_indices()
-    blocks = []
-    with ProgressBar(len(x), "Jaccard distances", unit="rows") as bar:
-        for block in _upper_blocks(encodings):
-            blocks.append(block)
-            bar.update(block.shape[0])
-    return _with_mirror_image(blocks)
+    # Members are then added up in the same order for (i, j) and (j, i): symmetric to the last bit.
+    encodings.sort_indices()
+    return _jaccard(encodings)
 
 
 def check_sizes(num_rows: int, *, k1: int, k2: int) -> None:
@@ -102,12 +100,10 @@ def _reciprocal(neighbors, k):
 def _expanded(reciprocal, half):
     """Returns [N, N] that is not 0 at R*, R and the half-sized R of its members that lie in it mostly (eq. (4))."""
     adding = reciprocal.multiply(reciprocal @ half.T).tocsr()  # how much of each member's half-sized R is in R
-    # In integers, so that exactly two thirds are not more than two thirds.
+    # Reference: eq. (4) asks for two thirds at least, the published code for more. In integers, where that is exact.
     adding.data = (3 * adding.data > 2 * half.sum(axis=1)[adding.indices]).astype(np.int32)
     adding.eliminate_zeros()
-    expanded = reciprocal + adding @ half
-    expanded.sort_indices()
-    return expanded
+    return reciprocal + adding @ half
 
 
 def _encodings(x, members):
@@ -123,67 +119,49 @@ def _encodings(x, members):
     return sparse.csr_array((weights, members.indices, members.indptr), shape=members.shape)
 
 
-def _upper_blocks(encodings) -> Iterator[sparse.csr_array]:
-    """Yields the distances [B, N] of consecutive blocks of rows, those on the diagonal and right of it."""
+def _jaccard(encodings):
+    """Returns the distances [N, N] of rows that are encoded as non-negative weights whose sum is 1."""
     num_rows = encodings.shape[0]
-    columns = encodings.tocsc()
-    # An entry meets itself and what is below it in its column, the rest of that, so that each pair of rows meets once.
-    positions = np.arange(columns.nnz, dtype=np.int32)
-    positions = sparse.csc_array((positions, columns.indices, columns.indptr), shape=columns.shape).tocsr().data
-    lengths = columns.indptr[encodings.indices + 1] - positions
-    work = np.add.reduceat(lengths, encodings.indptr[:-1], dtype=np.int64) + np.arange(num_rows, 0, -1)
+    # These grow where they are, so that nothing is held twice.
+    columns, distances = array.array("i"), array.array("f")
+    counts = [np.zeros(1, np.int64)]
+    with ProgressBar(num_rows, "Jaccard distances", unit="rows") as bar:
+        for block_counts, block_columns, block_distances in _distance_blocks(encodings):
+            counts.append(block_counts)
+            columns.frombytes(block_columns.tobytes())
+            distances.frombytes(block_distances.tobytes())
+            bar.update(len(block_counts))
+    indptr = np.cumsum(np.concatenate(counts))
+    if indptr[-1] <= np.iinfo(np.int32).max:  # else SciPy makes the columns 64-bit integers as well
+        indptr = indptr.astype(np.int32)
+    return sparse.csr_array((np.asarray(distances), np.asarray(columns), indptr), shape=(num_rows, num_rows))
+
+
+def _distance_blocks(encodings) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yields for one block of rows after another how many pairs each row has [B], their columns and distances."""
+    num_rows = encodings.shape[0]
+    by_member = encodings.tocsc()
+    # By how many rows each entry's member is shared.
+    shared = np.diff(by_member.indptr)[encodings.indices]
+    work = np.add.reduceat(shared, encodings.indptr[:-1], dtype=np.int64) + num_rows
     work = np.append(0, np.cumsum(work))
     edges = np.unique(np.append(np.searchsorted(work, np.arange(0, work[-1], _BLOCK)), num_rows))
     for start, stop in itertools.pairwise(edges.tolist()):
         own = slice(encodings.indptr[start], encodings.indptr[stop])
-        met = _ranges(positions[own], lengths[own])
-        lesser = np.minimum(np.repeat(encodings.data[own], lengths[own]), columns.data[met])
-        # Dense sums of few rows at a time, from column `start` on: sorting the pairs would take longer.
-        width = num_rows - start
-        firsts = np.repeat(np.arange(stop - start) * width - start, np.diff(encodings.indptr[start : stop + 1]))
-        cells = np.repeat(firsts, lengths[own]) + columns.indices[met]
-        sums = np.bincount(cells, weights=lesser, minlength=(stop - start) * width)
-        yield _distances(sums.reshape(-1, width), num_rows)
-
-
-def _distances(sums, num_rows):
-    """Returns the distances [B, N] that the sums [B, W] amount to, where these are the last W columns of N."""
-    cells = np.flatnonzero(sums)
-    indptr = np.searchsorted(cells, np.arange(len(sums) + 1) * sums.shape[1]).astype(np.int32)
-    columns = cells - np.repeat(np.arange(len(sums)) * sums.shape[1], np.diff(indptr)) + num_rows - sums.shape[1]
-    sums = sums.ravel()[cells]
-    distances = 1 - sums / (2 - sums)  # eq. (10), where both rows' weights sum to 1
-    distances = np.maximum(distances, 0).astype(np.float32)  # rounding may take a sum beyond 1
-    distances[indptr[:-1]] = 0  # the diagonal
-    return sparse.csr_array((distances, columns.astype(np.int32), indptr), shape=(len(indptr) - 1, num_rows))
-
-
-def _with_mirror_image(blocks):
-    """Returns the symmetric matrix of `_upper_blocks`, which are given up one by one, so that few are held twice."""
-    num_rows = blocks[0].shape[1]
-    counts = np.concatenate([np.diff(block.indptr) for block in blocks]) - 1  # the diagonal is in both halves
-    for block in blocks:
-        counts += np.bincount(block.indices, minlength=num_rows)
-    indptr = np.append(0, np.cumsum(counts))
-    indices, data = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32)
-    begins, start = indptr[:-1].copy(), 0
-    blocks.reverse()
-    while blocks:
-        block = blocks.pop()
-        mirrored = block.tocsc()
-        lengths = np.diff(mirrored.indptr)
-        slots = _ranges(begins, lengths)
-        indices[slots], data[slots] = mirrored.indices + start, mirrored.data
-        begins += lengths
-        # Left of these rows' diagonals all is there by now; what is right of them ends the row.
-        lengths = np.diff(block.indptr)
-        stop = start + len(lengths)
-        slots = _ranges(indptr[start + 1 : stop + 1] - lengths, lengths)
-        indices[slots], data[slots] = block.indices, block.data
-        start = stop
-    if indptr[-1] <= np.iinfo(np.int32).max:  # else SciPy makes 64-bit integers of the columns, too
-        indptr = indptr.astype(np.int32)
-    return sparse.csr_array((data, indices, indptr), shape=(num_rows, num_rows))
+        others = _ranges(by_member.indptr[encodings.indices[own]], shared[own])
+        lesser = np.minimum(np.repeat(encodings.data[own], shared[own]), by_member.data[others])
+        # Dense sums for few rows at a time: sorting the pairs would take longer.
+        first_cells = np.arange(stop - start) * num_rows
+        cells = np.repeat(first_cells, np.diff(encodings.indptr[start : stop + 1]))
+        cells = np.repeat(cells, shared[own]) + by_member.indices[others]
+        sums = np.bincount(cells, weights=lesser, minlength=(stop - start) * num_rows)
+        sums[first_cells + np.arange(start, stop)] = 1  # the diagonal; rounding left it near 1
+        cells = np.flatnonzero(sums)
+        counts = np.diff(np.searchsorted(cells, np.append(first_cells, len(sums))))
+        columns = (cells - np.repeat(first_cells, counts)).astype(np.int32)
+        sums = sums[cells]
+        distances = 1 - sums / (2 - sums)  # eq. (10), where either row's weights sum to 1
+        yield counts, columns, np.maximum(distances, 0).astype(np.float32)  # rounding may take a sum beyond 1
 
 
 def _ranges(starts, lengths):

@@ -76,8 +76,8 @@ def repelled(
     Raises:
         ValueError: wrong shapes.
     """
-    log_probabilities = _class_log_probabilities(embeddings, labels, table, temperature, num_classes)
-    return -jnp.mean(jnp.take_along_axis(log_probabilities, labels[:, None], axis=1))
+    in_use = None if num_classes is None else jnp.arange(len(table)) < num_classes
+    return unified_contrastive(embeddings, labels, table, temperature=temperature, in_use=in_use)
 
 
 def softened(
@@ -115,14 +115,41 @@ def softened(
     return -jnp.mean(own_weight * own + (1 - own_weight) * others)
 
 
-def _class_log_probabilities(embeddings, labels, table, temperature, num_classes=None):
-    """Returns log p(c | x) [B, N] float32; -inf for classes that are not in use."""
+def unified_contrastive(
+    embeddings: jax.Array,
+    labels: jax.Array,
+    prototypes: jax.Array,
+    *,
+    temperature: float = 0.05,
+    in_use: jax.Array | None = None,
+) -> jax.Array:
+    """Unified contrastive loss: cross-entropy over all classes' prototypes, of source and target alike (HCD eq. 1).
+
+    Args:
+        embeddings: [B, D] float, L2-normalised.
+        labels: [B] integer, 0..N-1, rows of `prototypes`.
+        prototypes: [N, D] float, w_k and c_k: mean features, of norm 1 or less; no gradient flows into them.
+        temperature: tau, greater than 0.
+        in_use: [N] bool; other rows count for nothing. None: all.
+
+    Returns:
+        Scalar float32, the mean over the batch.
+
+    Raises:
+        ValueError: wrong shapes.
+    """
+    log_probabilities = _class_log_probabilities(embeddings, labels, prototypes, temperature, in_use)
+    return -jnp.mean(jnp.take_along_axis(log_probabilities, labels[:, None], axis=1))
+
+
+def _class_log_probabilities(embeddings, labels, table, temperature, in_use=None):
+    """Returns log p(c | x) [B, N] float32; -inf for classes that are not in use, [N] bool."""
     if embeddings.ndim != 2 or labels.shape != embeddings.shape[:1]:
         raise ValueError(f"embeddings must be [B, D] and labels [B], got {embeddings.shape} and {labels.shape}")
     if table.ndim != 2 or table.shape[1] != embeddings.shape[1]:
         raise ValueError(f"table must be [N, D] with D = {embeddings.shape[1]}, got {table.shape}")
     table = jax.lax.stop_gradient(table)
     logits = jnp.matmul(embeddings, table.T, precision=jax.lax.Precision.HIGHEST) / temperature
-    if num_classes is not None:
-        logits = jnp.where(jnp.arange(len(table)) < num_classes, logits, -jnp.inf)
+    if in_use is not None:
+        logits = jnp.where(in_use, logits, -jnp.inf)
     return jax.nn.log_softmax(logits.astype(jnp.float32), axis=1)

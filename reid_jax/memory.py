@@ -72,3 +72,22 @@ def update_lookup_table(
 
     last_turn = jnp.max(turns)
     return jax.lax.while_loop(lambda carry: carry[0] <= last_turn, take_turn, (jnp.zeros_like(last_turn), table))[1]
+
+
+def class_means(features: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Computes the mean feature of every class (HCD eq. 1; SpCL, section 3.2).
+
+    Args:
+        features: [N, D] float.
+        labels: [N] integer, 0..N-1, with gaps or without; negative: of no class.
+
+    Returns:
+        (means [N, D] float32 by label, not re-normalised, and 0 where no sample has the label; [N] int32, the
+        samples of each label).
+    """
+    # It drops what is out of its range, negative labels too.
+    sums, counts = (
+        jax.ops.segment_sum(values, labels, num_segments=len(labels))
+        for values in (features.astype(jnp.float32), jnp.ones(len(labels), jnp.int32))
+    )
+    return sums / jnp.maximum(counts, 1)[:, None], counts

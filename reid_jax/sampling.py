@@ -45,6 +45,49 @@ def pk_batches(
     return instances[chosen].reshape(steps, num_ids * num_instances)
 
 
+def grouped_batches(
+    rng: np.random.Generator, pseudo_labels: np.ndarray, *, batch_size: int, num_instances: int, num_steps: int
+) -> np.ndarray:
+    """Draws batches of up to K images of each cluster, without repeating those of clusters that have fewer.
+
+    All clusters in random order, then again, cut into batches: with clusters of K images or more a batch is one of
+    `pk_batches`; where every image is its own cluster, of all images once. (The sampler of SpCL's code.)
+
+    Args:
+        rng: the generator to draw from.
+        pseudo_labels: [N] integer; negative: not used.
+        batch_size: B.
+        num_instances: K.
+        num_steps: how many batches; the clusters are gone through as often as they need.
+
+    Returns:
+        [num_steps, B] int64 indices; a cluster's images next to each other, though a batch's end may part them.
+
+    Raises:
+        ValueError: a number is less than 1, or there are no labelled images.
+    """
+    pseudo_labels = np.asarray(pseudo_labels)
+    if min(batch_size, num_instances, num_steps) < 1:
+        raise ValueError(
+            f"batch_size, num_instances and num_steps must be at least 1, got {batch_size}, {num_instances}, {num_steps}"
+        )
+    used = np.flatnonzero(pseudo_labels >= 0)
+    if not len(used):
+        raise ValueError("pseudo_labels must have a label that is not negative")
+    groups = np.unique(pseudo_labels[used], return_inverse=True)[1]
+    passes, drawn = [], 0
+    while drawn < num_steps * batch_size:
+        # A random order within each cluster makes its first K a draw without replacement.
+        order = np.lexsort((rng.random(len(used)), groups))
+        starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
+        within = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+        chosen = order[within < num_instances]
+        place = rng.permutation(len(starts))[groups[chosen]]
+        passes.append(used[chosen[np.argsort(place, kind="stable")]])
+        drawn += len(chosen)
+    return np.concatenate(passes)[: num_steps * batch_size].reshape(num_steps, batch_size)
+
+
 def shuffled_batches(rng: np.random.Generator, pseudo_labels: np.ndarray, *, batch_size: int) -> np.ndarray:
     """Draws an epoch of batches: every labelled image once in random order.
 

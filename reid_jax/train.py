@@ -68,6 +68,7 @@ def make_train_step(
     augment: Callable[[jax.Array, jax.Array], jax.Array],
     mesh: Mesh,
     *,
+    prepare_memory: Callable[[PyTree, Any, PyTree], PyTree] = keep_memory,
     update_memory: Callable[[PyTree, Any, PyTree], PyTree] = keep_memory,
 ) -> TrainStep:
     """Builds the jitted step (state, key, images, targets) -> (state, loss).
@@ -81,7 +82,9 @@ def make_train_step(
         optimizer: its state is in the train state.
         augment: (key, uint8 images) -> normalised float images; the key is folded with the step.
         mesh: the devices; images [B * T, H, W, 3] uint8 and targets [B, ...] come split over it.
-        update_memory: (memory, the model's outputs, targets) -> memory, after the loss; no gradient goes through it.
+        prepare_memory: (memory, the model's outputs, targets) -> memory, before the loss, which sees the result; no
+            gradient goes through it.
+        update_memory: the same after the loss.
 
     Returns:
         The step; the same key may be given to all steps of a run.
@@ -96,12 +99,13 @@ def make_train_step(
             outputs, updated = model.apply(
                 variables, inputs, train=True, mutable=["batch_stats"], rngs={"dropout": dropout_key}
             )
-            return loss_fn(outputs, targets, state.memory), (outputs, updated.get("batch_stats", {}))
+            memory = prepare_memory(state.memory, jax.lax.stop_gradient(outputs), targets)
+            return loss_fn(outputs, targets, memory), (outputs, updated.get("batch_stats", {}), memory)
 
-        (loss, (outputs, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        (loss, (outputs, batch_stats, memory)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        memory = update_memory(state.memory, outputs, targets)
+        memory = update_memory(memory, outputs, targets)
         return TrainState(state.step + 1, params, batch_stats, opt_state, memory), loss
 
     whole, split = sharding.replicated(mesh), sharding.batch_sharded(mesh)

@@ -112,3 +112,15 @@ def prepared_tracklets(tmp_path_factory):
     source = write_tracklet_folder(root / "source")
     prepare.prepare("folder", source=source, data_dir=root / "data", name="walks", progress=False)
     return root / "data"
+
+
+def clustered_features(*, num_ids, size, dim, spread, seed=0):
+    """Returns (features [num_ids * size, dim] float32 around each identity's centre, centred and L2-normalised, pids)."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    centers = rng.normal(size=(num_ids, dim))
+    pids = rng.permutation(np.repeat(np.arange(num_ids), size))
+    rows = centers[pids] + spread * rng.normal(size=(len(pids), dim))
+    rows -= rows.mean(axis=0)
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32), pids

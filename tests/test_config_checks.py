@@ -4,15 +4,15 @@ import ml_collections
 import pytest
 
 from experiments import config_checks
-from experiments.configs import buc, hct, pul, shared, softened, supervised
+from experiments.configs import buc, cluster_dynamics, dbscan, hct, pul, shared, softened, supervised
 from reid_jax import types
 
-METHODS = (hct, supervised, buc, softened, pul)
+METHODS = (hct, supervised, buc, softened, pul, cluster_dynamics, dbscan)
 # Names, files and switches; a backbone is checked where it is built.
 FREE = {
     *("data.dataset", "data.dir", "data.cache_dir", "data.tracklets", "model.backbone", "model.weights"),
     *("model.checkpoint", "cluster.normalize", "train.nesterov", "loss.soft_margin", "memory.reset", "augment.sized_crop"),
-    *("source.dataset", "source.dir"),
+    *("source.dataset", "source.dir", "dynamics.guarded", "dynamics.split"),
 }
 
 

@@ -77,6 +77,7 @@ def _model_config(dataset: str) -> ml_collections.ConfigDict:
     model.stem = "cifar" if cifar else "imagenet"  # "cifar": 3x3 convolution without pooling, for tiny images
     model.frozen_stages = 0  # 2: the stem, layer1 and layer2 stay as the weights have them
     model.pooling = "avg"  # "avg" | "gem"
+    model.neck = "none"  # "bn": a batch norm of the pooled feature, which centres it (Luo et al. 2019)
     model.bn_group_size = 0  # images per batch-norm group; 0 = the whole batch. 16 imitates 4 cards at batch 64
     model.dtype = "float32"  # of the activations: "float32" | "bfloat16"; everything else stays float32
     model.weights = "" if small or cifar else f"weights/{model.backbone}.npz"  # data_prep/port_resnet.py; empty: random

@@ -1,10 +1,11 @@
-"""Batch-norm statistics measured on data, for models that start from random weights."""
+"""Batch-norm statistics measured on data, where there are none yet: of random weights, of a new neck."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from reid_jax import types
@@ -60,3 +61,31 @@ def calibrate_batch_norm(
     if count == 0:
         raise types.UserError("batch-norm calibration needs at least one batch of images, got none")
     return {**weights, "batch_stats": jax.tree.map(lambda t: t / count, total)}
+
+
+def calibrate_neck(
+    embed: Callable[[dict[str, Any], jax.Array], jax.Array], variables: Mapping[str, Any], batches: Iterable[jax.Array]
+) -> dict[str, Any]:
+    """Sets the running statistics of a fresh BN neck to those of the features that come into it.
+
+    The rest of the model stays as its weights have it. Variables without a neck, or with one that has learned, are
+    returned as they are.
+
+    Args:
+        embed: (variables, images) -> embeddings [B, D], the neck's output by its running statistics.
+        variables: the model's.
+        batches: of images as `embed` takes them.
+
+    Raises:
+        UserError: no batches.
+    """
+    neck = variables.get("batch_stats", {}).get("neck")
+    if neck is None or bool(jnp.any(neck["mean"] != 0)) or bool(jnp.any(neck["var"] != 1)):
+        return dict(variables)
+    # Mean 0 and variance 1 leave the features as they are, but for the epsilon.
+    embedded = [np.asarray(embed(variables, images), np.float64) for images in batches]
+    if not embedded:
+        raise types.UserError("batch-norm calibration needs at least one batch of images, got none")
+    rows = np.concatenate(embedded)
+    measured = {"mean": jnp.float32(rows.mean(axis=0)), "var": jnp.float32(rows.var(axis=0, ddof=1))}
+    return {**variables, "batch_stats": {**variables["batch_stats"], "neck": measured}}

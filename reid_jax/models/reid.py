@@ -9,7 +9,7 @@ from reid_jax.models import pooling
 from reid_jax.models.heads import BNNeck
 
 POOLINGS = ("avg", "gem")
-_NECKS = ("none", "bn")
+NECKS = ("none", "bn")
 _GEM_P = 3.0  # Radenovic et al. 2018, section 5.2
 
 
@@ -40,8 +40,8 @@ class ReidModel(nn.Module):
             raise types.UserError(f"backbone must be a Flax module (linen), got a {type(self.backbone).__name__}")
         if self.pooling not in POOLINGS:
             raise types.UserError(f"pooling must be one of {', '.join(POOLINGS)}, got {self.pooling!r}")
-        if self.neck not in _NECKS:
-            raise types.UserError(f"neck must be one of {', '.join(_NECKS)}, got {self.neck!r}")
+        if self.neck not in NECKS:
+            raise types.UserError(f"neck must be one of {', '.join(NECKS)}, got {self.neck!r}")
         if self.num_stripes < 0:
             raise types.UserError(f"num_stripes must be at least 0 (0 = none), got {self.num_stripes}")
         super().__post_init__()

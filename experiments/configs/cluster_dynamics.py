@@ -1,0 +1,32 @@
+"""HCD: online pseudo labels by hierarchical cluster dynamics (Zheng et al., ICCV 2021).
+
+    --config=experiments/configs/cluster_dynamics.py:DATASET
+
+Person data sets have the paper's values (section 5.1), and where the paper is silent its reference code's.
+`synthetic` and `coil100` start from a small network on a CPU; docs/results.md says how their values were chosen.
+"""
+
+import ml_collections
+
+from experiments.configs import bank, shared
+from reid_jax import cluster_dynamics
+
+
+def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
+    """Returns HCD's config for one data set, the target."""
+    config = shared.base_config(dataset)
+    bank.add_fields(config)
+
+    config.labels = ml_collections.ConfigDict()
+    config.labels.init = "singletons"  # "singletons": every sample alone (sec. 4.1); "dbscan" (reference code)
+    config.labels.num_levels = 3  # H (sec. 5.1)
+    config.labels.interval = 0  # steps without a label update between two with one (Table 4)
+    config.labels.warmup_steps = 0  # steps before the first label update; the reference code's with dbscan are 400
+
+    # How labels are updated: see reid_jax.cluster_dynamics.Options, whose defaults these are.
+    config.dynamics = ml_collections.ConfigDict(cluster_dynamics.Options()._asdict())
+    config.dynamics.min_similarity = ml_collections.config_dict.placeholder(float)  # None: where chance ends
+
+    config.cluster = bank.cluster_fields()
+    config.cluster.min_samples = 3  # reference code
+    return config

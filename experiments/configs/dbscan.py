@@ -1,0 +1,22 @@
+"""DBSCAN labels once per iteration: SpCL's unified memory (Ge et al. 2020), or Cluster Contrast's (Dai et al. 2021).
+
+    --config=experiments/configs/dbscan.py:DATASET
+
+What HCD compares its online labels with (Table 2), under the same training.
+"""
+
+import ml_collections
+
+from experiments.configs import bank, shared
+
+
+def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
+    """Returns the baselines' config for one data set, the target."""
+    config = shared.base_config(dataset)
+    bank.add_fields(config)
+    # "unified": the last feature of every sample, outliers are classes of their own (SpCL, but for its self-paced
+    # choice of reliable clusters); "cluster": one vector per cluster, outliers are left out (Cluster Contrast).
+    config.memory.kind = "unified"
+    config.memory.cluster_momentum = 0.1  # the old vector's share, of "cluster" (its reference code)
+    config.cluster = bank.cluster_fields()
+    return config
