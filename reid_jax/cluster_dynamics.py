@@ -63,7 +63,8 @@ class Options(NamedTuple):
         anchors: which units a split starts from: "density_peaks", or as many "farthest_points" or "random" ones.
         max_anchors: K, at most.
         peak_similarity: a unit is a density peak if its cosine to the nearest denser unit is between these; of more
-            than K peaks those with the greatest density x distance count.
+            than K peaks those with the greatest density x distance count. The reference code's lower bound is 0.4,
+            with which identities that are far apart but in one cluster are never split.
         max_units: of a cluster's units, how many propagate; others, in a cluster that has more, follow the anchor
             they are the most similar to.
         criterion: "propagation", or "average_linkage" to do without: clusters unite whose items are more similar
@@ -84,7 +85,7 @@ class Options(NamedTuple):
     min_split_size: int = 4
     anchors: str = "density_peaks"
     max_anchors: int = 8
-    peak_similarity: tuple[float, float] = (0.4, 0.8)
+    peak_similarity: tuple[float, float] = (-1.0, 0.8)
     max_units: int = 128
     criterion: str = "propagation"
 
@@ -96,7 +97,7 @@ PAPER_READING = {
     "self_loop": 0.0,
     "placement": "nearest",
     "guarded": False,
-    "peak_similarity": (-2.0, 2.0),  # every unit may be one
+    "peak_similarity": (-1.0, 2.0),  # every unit may be one
 }
 
 
@@ -214,17 +215,21 @@ class _Batch(NamedTuple):
 def _update(labels, features, indices, key, *, options: Options):
     batch = _look_around(features, indices, options)
     labels = _place(labels, batch, options)
-    num_items = labels.shape[1]
-    units, means = jnp.arange(num_items), features  # level 0
-    for level, own in enumerate(labels):
+    num_levels, num_items = labels.shape
+
+    def update_level(level, carry):
+        labels, units, means = carry
+        own = labels[level]
         if options.split:
             split_key = None if key is None else jax.random.fold_in(key, level)
             own = _split(own, units, means, batch, split_key, options)
-        border = labels[level + 1] if level + 1 < len(labels) else jnp.zeros(num_items, jnp.int32)
-        units = _merge(own, border, memory.class_means(features, own)[0], batch, options)
-        means = memory.class_means(features, units)[0]
-        labels = labels.at[level].set(units)
-    return labels
+        # The level above is the border; above the top one there is none.
+        border = jnp.where(level + 1 < num_levels, labels[jnp.minimum(level + 1, num_levels - 1)], 0)
+        own = _merge(own, border, memory.class_means(features, own)[0], batch, options)
+        return labels.at[level].set(own), own, memory.class_means(features, own)[0]
+
+    samples = jnp.arange(num_items, dtype=labels.dtype), features  # level 0
+    return jax.lax.fori_loop(0, num_levels, update_level, (labels, *samples))[0]
 
 
 def _look_around(features, indices, options: Options) -> _Batch:
@@ -413,7 +418,7 @@ def _anchors(similarities, affinity, valid, key, options: Options):
     densest = valid & ~jnp.any(is_denser, axis=1)
     prominence = jnp.where(densest, jnp.inf, density * jnp.sqrt(jnp.maximum(2 - 2 * nearest, 0)))
     low, high = options.peak_similarity
-    is_peak = densest | (valid & (nearest > low) & (nearest < high))
+    is_peak = densest | (valid & (nearest >= low) & (nearest < high))
     prominence, anchors = jax.lax.top_k(jnp.where(is_peak, prominence, -jnp.inf), num_anchors)
     is_anchor = prominence > -jnp.inf
     if options.anchors == "farthest_points":

@@ -105,7 +105,7 @@ class Plain:
                     peaks[u] = np.inf
                     continue
                 nearest = max(similarities[u, v] for v in denser)
-                if self.o.peak_similarity[0] < nearest < self.o.peak_similarity[1]:
+                if self.o.peak_similarity[0] <= nearest < self.o.peak_similarity[1]:
                     peaks[u] = density[u] * np.sqrt(max(2 - 2 * nearest, 0))
             anchors = sorted(peaks, key=lambda u: (-peaks[u], u))[: self.o.max_anchors]
             if self.o.anchors == "farthest_points":
@@ -166,6 +166,7 @@ VARIANTS = {
     "farthest points": {"anchors": "farthest_points"},
     "average linkage": {"criterion": "average_linkage"},
     "paper": cluster_dynamics.PAPER_READING,
+    "peaks of the reference code": {"peak_similarity": (0.4, 0.8)},
     "more units than propagate": {"max_units": 8, "max_anchors": 3, "threshold": 0.15},
     "a low alpha": {"alpha_merge": 0.7, "alpha_split": 0.3, "threshold": 0.1, "min_similarity": 0.4},
 }
@@ -192,3 +193,104 @@ def test_equals_the_plain_version(variant, start):
         assert preserves_clusters(bank)
         changed |= bool(jnp.any(before.labels != bank.labels))
     assert changed
+
+
+def test_a_filler_and_an_item_twice_change_nothing():
+    features, _ = clustered_features(num_ids=4, size=10, dim=32, spread=0.6)
+    features = jnp.asarray(features)
+    bank = update_label_bank(init_label_bank(40), features, jnp.arange(20), min_similarity=0.3, **SMALL)
+    once = update_label_bank(bank, features, jnp.array([3, 30, 17]), min_similarity=0.3, **SMALL)
+    again = update_label_bank(bank, features, jnp.array([17, -1, 3, 30, 3]), min_similarity=0.3, **SMALL)
+    assert once.labels.tolist() == again.labels.tolist() != bank.labels.tolist()
+
+
+def test_random_anchors_follow_the_key():
+    features, pids = clustered_features(num_ids=6, size=10, dim=32, spread=0.8)
+    bank = label_bank_from(np.zeros(60, int), num_levels=1)
+
+    def updated(seed):
+        # Nobody stands alone and nothing is united again, so that the parts can be seen.
+        options = SMALL | {"anchors": "random", "peak_similarity": (-1.0, 2.0), "placement": "nearest", "threshold": 9.0}
+        key = jax.random.key(seed)
+        return update_label_bank(bank, jnp.asarray(features), jnp.arange(60), key=key, **options).labels.tolist()
+
+    assert updated(0) == updated(0) != updated(1)
+
+
+@pytest.mark.parametrize("spread", [0.5, 0.9])
+def test_from_singletons_it_finds_the_identities_and_neither_collapses_nor_freezes(spread):
+    features, pids = clustered_features(num_ids=20, size=20, dim=48, spread=spread)
+    bank, rng = init_label_bank(len(pids)), np.random.default_rng(0)
+    for _ in range(4):
+        scores = []
+        for indices in np.array_split(rng.permutation(len(pids)), 25):
+            bank = update_label_bank(bank, jnp.asarray(features), jnp.asarray(indices))
+        scores = [cluster_quality.bcubed(np.unique(row, return_inverse=True)[1], pids) for row in np.asarray(bank.labels)]
+        precisions, recalls, f_scores = np.array(scores).T
+        assert f_scores[-1] > 0.9
+        # The paper's Fig. 5: recall rises with the level, precision falls only slightly.
+        assert (np.diff(recalls) >= 0).all() and precisions[-1] > precisions[0] - 0.1
+
+
+def test_wrong_clusters_are_split_into_their_identities():
+    features, pids = clustered_features(num_ids=8, size=12, dim=48, spread=0.4)
+    bank = label_bank_from(pids // 2, num_levels=2)
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(96).reshape(-1, 16)
+        for indices in order:
+            bank = update_label_bank(bank, jnp.asarray(features), jnp.asarray(indices))
+    precision, _, f_score = cluster_quality.bcubed(np.unique(bank.labels[-1], return_inverse=True)[1], pids)
+    assert precision > 0.95 and f_score > 0.9
+
+
+def test_one_compilation_whatever_the_clusters():
+    features, _ = clustered_features(num_ids=5, size=12, dim=32, spread=0.5)
+    bank = init_label_bank(60)
+    before = cluster_dynamics._update._cache_size()
+    for indices in np.random.default_rng(0).permutation(60).reshape(6, 10):
+        bank = update_label_bank(bank, jnp.asarray(features), jnp.asarray(indices), **SMALL)
+    assert cluster_dynamics._update._cache_size() == before + 1
+
+
+def test_bank_from_labels_by_hand():
+    assert init_label_bank(3, num_levels=2).labels.tolist() == [[0, 1, 2], [0, 1, 2]]
+    assert label_bank_from(np.array([7, -1, 7, 2, -1]), num_levels=2).labels.tolist() == [[0, 1, 0, 3, 4]] * 2
+    assert preserves_clusters(cluster_dynamics.LabelBank(jnp.array([[0, 0, 2], [0, 0, 0]])))
+    assert not preserves_clusters(cluster_dynamics.LabelBank(jnp.array([[0, 0, 2], [0, 1, 1]])))
+
+
+def test_chance_ends_at_three_sigmas():
+    cosines = np.random.default_rng(0).normal(0.05, 0.1, (64, 5000)).astype(np.float32)
+    cosines[:, :50] = 0.9  # the few of the same identity
+    assert float(cluster_dynamics.chance_similarity(jnp.asarray(cosines))) == pytest.approx(0.35, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "options,message",
+    [
+        ({"num_neighbors": 10}, "num_neighbors must be in 1..9, got 10"),
+        ({"k": 0}, "k must be at least 1, got 0"),
+        ({"alpha_merge": 1.0}, "alpha_merge must be at least 0 and less than 1, got 1.0"),
+        ({"alpha_split": -0.5}, "alpha_split must be at least 0 and less than 1, got -0.5"),
+        ({"anchors": "best"}, r"anchors must be one of \('density_peaks', .*\), got 'best'"),
+        ({"criterion": "single"}, r"criterion must be one of \('propagation', .*\), got 'single'"),
+        ({"self_loop": -1.0}, "self_loop must be at least 0, got -1.0"),
+        ({"peak_similarity": (0.4,)}, r"peak_similarity must be \(low, high\), got \(0.4,\)"),
+        ({"anchors": "random"}, "key must be given with anchors='random'"),
+    ],
+)
+def test_errors(options, message):
+    with pytest.raises(ValueError, match=message):
+        update_label_bank(init_label_bank(10), jnp.eye(10), jnp.arange(3), **({"num_neighbors": 4} | options))
+
+
+def test_wrong_shapes():
+    bank = init_label_bank(10)
+    with pytest.raises(ValueError, match=r"features must be \[N, D\] with N = 10, the bank's items, got \(9, 4\)"):
+        update_label_bank(bank, jnp.zeros((9, 4)), jnp.arange(3))
+    with pytest.raises(ValueError, match=r"indices must be \[B\], got shape \(1, 3\)"):
+        update_label_bank(bank, jnp.eye(10), jnp.arange(3)[None], num_neighbors=4)
+    with pytest.raises(ValueError, match="num_items must be at least 2 and num_levels at least 1, got 1 and 3"):
+        init_label_bank(1)
+    with pytest.raises(TypeError, match="num_neighbours"):
+        update_label_bank(bank, jnp.eye(10), jnp.arange(3), num_neighbours=4)
