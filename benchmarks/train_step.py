@@ -13,9 +13,9 @@ import time
 import jax
 import numpy as np
 from absl import app, flags
-from ml_collections import ConfigDict
 
 from experiments import setup_run
+from experiments.configs import shared
 from reid_jax import augment, losses, optimizers, sharding, train
 
 _BACKBONE = flags.DEFINE_enum("backbone", "resnet18", ["resnet18", "resnet50"], "Architecture.")
@@ -34,15 +34,15 @@ _BLOCKS = {"resnet18": ("basic", (2, 2, 2, 2)), "resnet50": ("bottleneck", (3, 4
 def jax_round(images: np.ndarray, labels: np.ndarray):
     """Returns a function that runs a round of steps of this library and waits for the last."""
     fields = {"backbone": _BACKBONE.value, "width": _WIDTH.value, "last_stride": _LAST_STRIDE.value}
-    model = setup_run.build_model(
-        ConfigDict(fields | {"pooling": "avg", "bn_group_size": 0, "dtype": _DTYPE.value})
-    )
+    config = shared.base_config("synthetic").model
+    config.update(fields | {"dtype": _DTYPE.value})
+    model = setup_run.build_model(config)
     mesh = sharding.make_mesh()
     variables = model.init(jax.random.key(0), np.zeros((1, *images.shape[1:]), np.float32), train=False)
     optimizer = optimizers.make_optimizer("sgd", 1e-4, weight_decay=5e-4)
     step = train.make_train_step(
         model,
-        lambda features, labels: losses.batch_hard_triplet(features.embeddings, labels),
+        lambda features, labels, memory: losses.batch_hard_triplet(features.embeddings, labels),
         optimizer,
         functools.partial(augment.augment, flip_probability=0.0),
         mesh,

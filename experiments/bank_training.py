@@ -113,9 +113,11 @@ def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     )
 
 
-def no_features(embed_step: features.EmbedStep, state: train.TrainState, domains: Domains) -> np.ndarray:
+def no_features(
+    config: ConfigDict, embed_step: features.EmbedStep, state: train.TrainState, domains: Domains
+) -> np.ndarray:
     """Returns zeros of the shape that `embed` gives, where only that matters."""
-    images = jax.ShapeDtypeStruct((1, *domains.joined.images["train"].shape), jnp.uint8)
+    images = jax.ShapeDtypeStruct((config.evaluation.batch_size, *domains.joined.images["train"].shape), jnp.uint8)
     dim = jax.eval_shape(embed_step, state.variables, images).embeddings.shape[1]
     return np.zeros((len(domains.joined.samples["train"]), dim), np.float32)
 

@@ -143,7 +143,7 @@ def run_cluster_dynamics(config: ConfigDict, workdir: str) -> dict[str, Any]:
     state = train.init_train_state(variables, optimizer, mesh)
     with run.phase("embed"):
         if run.is_resuming():
-            rows = bank_training.no_features(embed_step, state, domains)
+            rows = bank_training.no_features(config, embed_step, state, domains)
         else:
             rows = bank_training.embed(config, embed_step, state, domains, mesh)
     initial = initial_memory(config, domains, rows, resuming=run.is_resuming())

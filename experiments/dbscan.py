@@ -120,7 +120,7 @@ def run_dbscan(config: ConfigDict, workdir: str) -> dict[str, Any]:
         config, model, dataset.images["train"], batch_size=batch_size, resuming=run.is_resuming()
     )
     state = train.init_train_state(variables, optimizer, mesh)
-    nothing = bank_training.no_features(embed_step, state, domains)
+    nothing = bank_training.no_features(config, embed_step, state, domains)
     state = run.restore(at_beginning(state, config, nothing, np.zeros(len(nothing), int), mesh))
     run.measure_initial(state, evaluate)
 

@@ -1,0 +1,154 @@
+"""HCD and the DBSCAN baselines as their user runs them: whole runs on tiny data, killed, adaptive, and gone wrong."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny_runs
+from conftest import write_market_folder
+from tiny_runs import finish
+
+from data_prep import prepare
+from experiments import bank_training, cluster_dynamics, dbscan, setup_run
+from experiments.configs import cluster_dynamics as cluster_dynamics_config
+from experiments.configs import dbscan as dbscan_config
+from reid_jax import train, types
+from reid_jax.cluster_dynamics import LabelBank, preserves_clusters
+
+SHARED = tiny_runs.PK_OVERRIDES | {"train.num_iterations": 3, "train.num_steps": 4, "cluster.k1": 6, "cluster.k2": 3}
+OVERRIDES = {
+    "cluster_dynamics": SHARED | {"dynamics.num_neighbors": 8, "dynamics.k": 4, "dynamics.max_units": 8},
+    "dbscan": SHARED | {"cluster.min_samples": 2},
+}
+CONFIGS = {"cluster_dynamics": cluster_dynamics_config, "dbscan": dbscan_config}
+RUNS = {"cluster_dynamics": cluster_dynamics.run_cluster_dynamics, "dbscan": dbscan.run_dbscan}
+pytestmark = pytest.mark.usefixtures("own_backbone")
+
+
+def make_config(method, data_dir, **more):
+    return tiny_runs.make_config(CONFIGS[method].get_config, data_dir, OVERRIDES[method], **more)
+
+
+def start(method, data_dir, workdir, **more):
+    return tiny_runs.start(method, data_dir, workdir, OVERRIDES[method], **more)
+
+
+@pytest.fixture(scope="module")
+def prepared_source(prepared, tmp_path_factory):
+    """Adds "other", labelled people, to the prepared data sets."""
+    folder = write_market_folder(tmp_path_factory.mktemp("other") / "source", seed=1)
+    prepare.prepare("market1501", source=folder, data_dir=prepared, name="other", progress=False)
+    return prepared
+
+
+@pytest.fixture(scope="module", params=OVERRIDES)
+def uninterrupted(request, prepared, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp(request.param) / "whole"
+    status, output, errors = finish(start(request.param, prepared, workdir))
+    assert status == 0, errors
+    return request.param, workdir, output
+
+
+def test_a_whole_run(uninterrupted):
+    method, workdir, output = uninterrupted
+    assert output.count("\niteration ") == 4 and "direct transfer" in output
+    assert json.loads((workdir / "result.json").read_text())["method"] == method
+    for line in tiny_runs.metrics(workdir)[1:]:
+        for name in ("bcubed_f", "loss", "mAP", "nmi", "num_clusters"):
+            assert np.isfinite(line[name]), name
+
+
+def test_killed_again_and_again_it_gives_the_same(uninterrupted, prepared, tmp_path):
+    method, whole, _ = uninterrupted
+    workdir = tmp_path / "killed"
+    moments = [
+        lambda: (workdir / "pseudo_labels/iteration_002.npz").exists(),
+    ]
+    tiny_runs.run_killed_at(moments, lambda: start(method, prepared, workdir))
+    tiny_runs.assert_same(workdir, whole)
+
+
+def test_every_level_is_kept_and_judged(prepared, tmp_path):
+    cluster_dynamics.run_cluster_dynamics(make_config("cluster_dynamics", prepared, num_devices=1), tmp_path)
+    for number, line in enumerate(tiny_runs.metrics(tmp_path)[1:], start=1):
+        labels = np.load(tmp_path / f"pseudo_labels/iteration_{number:03d}.npz")["pseudo_labels"]
+        assert labels.shape == (24, 3) and preserves_clusters(LabelBank(labels.T))
+        assert [line[f"level{level}_num_clusters"] for level in (1, 2, 3)] == (labels.max(axis=0) + 1).tolist()
+        assert line["level3_bcubed_f"] == line["bcubed_f"] and line["level3_num_clusters"] == line["num_clusters"]
+
+
+@pytest.mark.parametrize(
+    "method,more",
+    [
+        ("cluster_dynamics", {"labels__init": "dbscan", "labels__warmup_steps": 4, "labels__interval": 1}),
+        ("cluster_dynamics", {"dynamics__anchors": "random", "labels__num_levels": 1}),
+        ("dbscan", {"memory__kind": "cluster"}),
+    ],
+)
+def test_with_a_labelled_source_and_one_compile(prepared_source, tmp_path, monkeypatch, method, more):
+    steps = []
+    make_train_step = train.make_train_step
+
+    def recording(*args, **options):
+        steps.append(make_train_step(*args, **options))
+        return steps[-1]
+
+    monkeypatch.setattr(train, "make_train_step", recording)
+    config = make_config(method, prepared_source, source__dataset="other", train__num_iterations=2, **more)
+    result = RUNS[method](config, tmp_path)
+    assert steps[0]._cache_size() == 1 and result["last"]["iteration"] == 2 and np.isfinite(result["last"]["loss"])
+
+
+def test_before_the_first_update_dbscan_labels_stay(prepared, tmp_path):
+    config = make_config(
+        "cluster_dynamics", prepared, labels__init="dbscan", labels__warmup_steps=9, train__num_iterations=2
+    )
+    config.cluster.min_samples = 2
+    result = cluster_dynamics.run_cluster_dynamics(config, tmp_path)
+    assert result["last"]["agreement"] == 1 and result["last"]["num_clusters"] < 24
+
+
+def test_a_batch_has_the_source_first(prepared_source):
+    config = make_config("dbscan", prepared_source, source__dataset="other")
+    target = setup_run.load_dataset(config.data)
+    domains = bank_training.load_domains(config, target)
+    assert (domains.num_source, domains.num_target) == (24, 24)
+    assert domains.source_labels.tolist() == np.repeat([0, 6, 12, 18], 6).tolist()
+    batches = bank_training.draw_batches(config, domains, np.arange(24) // 2, iteration=1)
+    assert batches.shape == (4, 16) and batches[:, :8].max() < 24 <= batches[:, 8:].min()
+    classes = domains.with_source(jax.numpy.arange(24) // 2 * 2)
+    assert classes.tolist() == [*np.repeat([0, 6, 12, 18], 6), *(24 + np.arange(24) // 2 * 2)]
+
+
+@pytest.mark.parametrize("method", RUNS)
+@pytest.mark.parametrize(
+    "field,value,message",
+    [
+        ("train__num_ids", 20, "train.num_ids x train.num_instances must be at most the 24 training samples, got 20 x 2"),
+        ("source__dataset", "nowhere", "source.dataset = 'nowhere': data.dir: no prepared data set 'nowhere' in"),
+        ("source__dataset", "tiny", "source.dataset = 'tiny': data.dataset: 'tiny.tiny' must name different data sets"),
+        ("stop__signal", "silhouette", "stop.signal must be 'agreement', got 'silhouette', which is not computed"),
+    ],
+)
+def test_errors(prepared, tmp_path, method, field, value, message):
+    with pytest.raises(types.UserError, match=message):
+        RUNS[method](make_config(method, prepared, **{field: value}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_errors_of_the_methods_own(prepared, tmp_path):
+    for method, field, value, message in (
+        ("cluster_dynamics", "dynamics__num_neighbors", 24, "dynamics.num_neighbors must be in 1..23, got 24"),
+        ("cluster_dynamics", "dynamics__threshold", -1.0, "dynamics.threshold must be at least 0, got -1.0"),
+        ("dbscan", "cluster__k1", 24, "cluster.k1 must be in 1..23, the number of other rows, got 24"),
+        ("dbscan", "cluster__eps", 1.0, "cluster.eps must be greater than 0 and less than 1, got 1.0"),
+    ):
+        with pytest.raises(types.UserError, match=message):
+            RUNS[method](make_config(method, prepared, **{field: value}), tmp_path / "run")
+
+
+def test_where_nothing_is_dense_it_says_so(prepared, tmp_path):
+    config = make_config("dbscan", prepared, cluster__eps=0.01, cluster__min_samples=5)
+    with pytest.raises(types.UserError, match="cluster.eps = 0.01 and cluster.min_samples = 5 give no cluster of 24"):
+        dbscan.run_dbscan(config, tmp_path)
