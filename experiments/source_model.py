@@ -15,6 +15,11 @@ _WAIT_SECONDS = 5.0
 _MOST_EVALUATIONS = 4  # of the source's own test images while it is trained
 
 
+def trains_source(config: ConfigDict) -> bool:
+    """Whether a method's config has a source to train the original model on, not one to learn besides the target."""
+    return "source" in config and "num_epochs" in config.source
+
+
 def source_config(config: ConfigDict) -> ConfigDict:
     """Returns the config of the training on config.source, with the target's model, image size and optimizer."""
     source = supervised_config.get_config("folder").unlock()

@@ -27,7 +27,7 @@ from experiments.sweep_rows import Run
 from experiments.sweep_table import Outcome
 from reid_jax import atomic, logs, types
 
-METHODS = ("hct", "buc", "pul", "softened", "supervised")
+METHODS = ("hct", "buc", "pul", "softened", "cluster_dynamics", "dbscan", "supervised")
 
 
 def load_method(method: str) -> Callable[[ConfigDict, str], dict[str, Any]]:

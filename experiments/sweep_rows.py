@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from experiments import config_checks
+from experiments import config_checks, source_model
 from experiments.configs.sweeps import Sweep
 from reid_jax import types
 
@@ -164,7 +164,7 @@ def plan(
             for field in values:
                 config_checks.check_field(field, config_checks.flat_fields(config.to_dict()))
             config.update_from_flattened_dict(values)
-            if "source" in config and not config.source.dir:
+            if source_model.trains_source(config) and not config.source.dir:
                 config.source.dir = str(workdir)  # rows share what they start from
             try:
                 config_checks.check_config(config)

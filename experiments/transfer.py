@@ -60,7 +60,7 @@ def original_model_config(config: ConfigDict, source: str, target: str, num_epoc
         target: the config's name for its data set; "folder" for one's own.
         num_epochs: of training on the source; 0: as PUL's config has it.
     """
-    if "source" in config:
+    if source_model.trains_source(config):
         original = config.copy_and_resolve_references()
     else:
         original = pul_config.get_config(target)
@@ -111,10 +111,12 @@ def plan(
             runs.setdefault(folder, Run(label, "supervised", config, folder))
             if source == target:
                 continue
-            if "source" in run.config:
+            if source_model.trains_source(run.config):
                 run.config.source.update(original.source)
             else:
                 run.config.model.checkpoint = str(folder / "checkpoints" / "last")
+                if "source" in run.config:  # of which the method goes on to learn besides
+                    run.config.source.dataset = source
             runs[run.folder] = run
     rows = {run.label: {} for run in runs.values()}
     return Sweep(method, "Source to target", "PUL (Fan et al., 2017), Table II", rows), list(runs.values())

@@ -135,9 +135,9 @@ def label_bank_from(pseudo_labels: np.ndarray, *, num_levels: int = 3) -> LabelB
 
 def preserves_clusters(bank: LabelBank) -> bool:
     """Returns whether the items of every cluster share a cluster at the level above (HCD, section 4.1)."""
-    labels = np.asarray(bank.labels)
+    labels = np.asarray(bank.labels, np.int64)
     pairs = zip(labels[:-1], labels[1:])
-    return all(len(np.unique(np.stack(pair), axis=1).T) == len(np.unique(pair[0])) for pair in pairs)
+    return all(len(np.unique(low * len(low) + high)) == len(np.unique(low)) for low, high in pairs)
 
 
 def update_label_bank(

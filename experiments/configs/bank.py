@@ -27,7 +27,7 @@ def add_fields(config: ml_collections.ConfigDict) -> None:
     config.train.num_instances = 4  # K: images per cluster in a batch, at most; as many of the source again
     config.train.num_frames = shared.num_frames(config.data.dataset)  # drawn from each tracklet; 1 for images
     config.train.optimizer = "adam"  # sec. 5.1; "sgd" | "adam"
-    config.train.learning_rate = 3.5e-4
+    config.train.learning_rate = 1e-3 if small else 3.5e-4  # sec. 5.1
     config.train.drop_every = 0 if small else 8000  # steps after which the rate is multiplied by 0.1
     config.train.drop_factor = 0.1
     config.train.momentum = 0.9  # of sgd

@@ -2,10 +2,13 @@
 
 from typing import Any, NamedTuple
 
+from reid_jax import cluster_dynamics
+
 _HCT = "HCT (Zeng et al., CVPR 2020)"
 _BUC = "BUC (Lin et al., AAAI 2019)"
 _PUL = "PUL (Fan et al., 2017)"
 _SSL = "SSL (Lin et al., CVPR 2020)"
+_HCD = "HCD (Zheng et al., ICCV 2021)"
 
 _TENTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -14,7 +17,7 @@ class Sweep(NamedTuple):
     """A list of overrides of one method.
 
     Attributes:
-        method: "hct" | "buc" | "pul" | "softened" | "supervised".
+        method: one of `experiments.sweep.METHODS`.
         title: what the rows differ in.
         source: the table or figure it can be compared with; empty: none.
         rows: by label, the values of the dotted config fields that differ from the method's config.
@@ -28,7 +31,7 @@ class Sweep(NamedTuple):
 
 def get_sweeps() -> dict[str, Sweep]:
     """Returns the named sweeps."""
-    return _hct_sweeps() | _buc_sweeps() | _pul_sweeps() | _softened_sweeps()
+    return _hct_sweeps() | _buc_sweeps() | _pul_sweeps() | _softened_sweeps() | _cluster_dynamics_sweeps()
 
 
 def _hct_sweeps() -> dict[str, Sweep]:
@@ -116,6 +119,41 @@ def _softened_sweeps() -> dict[str, Sweep]:
         "softened_camera_penalty": Sweep("softened", "Camera term lambda_c", f"{_SSL}, Fig. 4(d)", camera_penalty),
         "softened_part_weight": Sweep("softened", "Part weight lambda_p", f"{_SSL}, Fig. 4(e)", part_weight),
         "softened_num_parts": Sweep("softened", "Number of parts p", f"{_SSL}, Fig. 4(f)", num_parts),
+    }
+
+
+def _cluster_dynamics_sweeps() -> dict[str, Sweep]:
+    components = {
+        "tgt. instance": {"labels.warmup_steps": 10**9},  # no label is ever updated
+        "tgt. HC w/o LP": {"dynamics.criterion": "average_linkage"},
+        "tgt. HC (merge) w LP": {"dynamics.split": False},
+        "tgt. LP w/o HC": {"labels.num_levels": 1},
+        "tgt. HC w LP": {},
+    }
+    anchors = {
+        "Random": {"dynamics.anchors": "random"},
+        "FPS": {"dynamics.anchors": "farthest_points"},
+        "Density peak": {"dynamics.anchors": "density_peaks"},
+    }
+    readings = {
+        "reference code, mended": {},
+        "reference code's peaks": {"dynamics.peak_similarity": (0.4, 0.8)},
+        "paper": {f"dynamics.{name}": value for name, value in cluster_dynamics.PAPER_READING.items()},
+    }
+    merge = _one_field("alpha_M", "dynamics.alpha_merge", (0.1, 0.3, 0.5, 0.7, 0.9, 0.99))
+    split = _one_field("alpha_S", "dynamics.alpha_split", (0.3, 0.5, 0.7, 0.9, 0.95, 0.99))
+    return {
+        "hcd_components": Sweep("cluster_dynamics", "Components", f"{_HCD}, Table 3", components),
+        "hcd_interval": Sweep(
+            "cluster_dynamics", "Steps between updates", f"{_HCD}, Table 4", _one_field("I", "labels.interval", range(4))
+        ),
+        "hcd_anchors": Sweep("cluster_dynamics", "Anchors of the split", f"{_HCD}, Table 5", anchors),
+        "hcd_alpha_merge": Sweep("cluster_dynamics", "alpha of the merge", f"{_HCD}, Table 6", merge),
+        "hcd_alpha_split": Sweep("cluster_dynamics", "alpha of the split", f"{_HCD}, Table 6", split),
+        "hcd_num_levels": Sweep(
+            "cluster_dynamics", "Levels H", f"{_HCD}, Fig. 4", _one_field("H", "labels.num_levels", range(1, 6))
+        ),
+        "hcd_readings": Sweep("cluster_dynamics", "Readings of the dynamics", f"{_HCD}, section 4.2", readings),
     }
 
 
