@@ -40,7 +40,7 @@ VARIANTS = DEFAULTS | {
 
 
 def load_features(path: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (features [N, D], centred and L2-normalised, pids [N]) of an .npz, of its train split if it has splits."""
+    """Returns (features [N, D], centred and L2-normalised, pids [N]) of an .npz, of its train split if there is one."""
     with np.load(path, allow_pickle=False) as arrays:
         rows, pids = arrays["embeddings"].astype(np.float32), arrays["pids"]
         if "split" in arrays:
@@ -124,7 +124,8 @@ def time_update(num_items: int, dim: int, repeats: int) -> None:
     for call in calls.values():
         jax.block_until_ready(call())
     seconds = measure.take_turns(calls, repeats=repeats)
-    print(f"N = {num_items}, D = {dim}, a batch of {BATCH_SIZE}, {len(np.unique(labels))} clusters, on {jax.default_backend()}")
+    num_clusters = len(np.unique(labels))
+    print(f"N = {num_items}, D = {dim}, a batch of {BATCH_SIZE}, {num_clusters} clusters, on {jax.default_backend()}")
     for name, value in seconds.items():
         print(f"  {name:16} {value:8.3f} s   {value / seconds['ResNet-50 step']:6.3f} x a ResNet-50 step", flush=True)
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from experiments import bank_training, command_line, config_checks, reporting, run_directory, setup_run
@@ -58,13 +59,30 @@ def initial_memory(config: ConfigDict, domains: Domains, rows: np.ndarray, *, re
     if config.labels.init == "singletons" or resuming:
         bank = cluster_dynamics.init_label_bank(len(own), num_levels=num_levels)  # section 4.1
     else:  # the reference code
-        bank = cluster_dynamics.label_bank_from(density_clusters.jaccard_dbscan(own, **config.cluster), num_levels=num_levels)
+        clusters = density_clusters.jaccard_dbscan(own, **config.cluster)
+        bank = cluster_dynamics.label_bank_from(clusters, num_levels=num_levels)
     return Memory(jnp.asarray(rows), bank, jnp.int32(0))
+
+
+def refreshed(
+    config: ConfigDict,
+    embed_step: features.EmbedStep,
+    state: train.TrainState,
+    domains: Domains,
+    run: run_directory.RunDirectory,
+    mesh: Mesh,
+) -> train.TrainState:
+    """Returns the state with all features of the bank embedded anew; the labels stay."""
+    with run.phase("embed"):
+        rows = bank_training.embed(config, embed_step, state, domains, mesh)
+    rows = sharding.put_replicated(mesh, jnp.asarray(rows))
+    return state._replace(memory=state.memory._replace(features=rows))
 
 
 def level_labels(bank: LabelBank) -> np.ndarray:
     """Returns the pseudo labels [N_t, H] int32, at each level 0..C-1 without gaps."""
-    return np.stack([np.unique(labels, return_inverse=True)[1] for labels in np.asarray(bank.labels)], 1).astype(np.int32)
+    levels = [np.unique(labels, return_inverse=True)[1] for labels in np.asarray(bank.labels)]
+    return np.stack(levels, axis=1).astype(np.int32)
 
 
 def label_quality(pseudo_labels: np.ndarray, previous: np.ndarray | None, true_ids: np.ndarray) -> dict[str, Any]:
@@ -151,6 +169,8 @@ def run_cluster_dynamics(config: ConfigDict, workdir: str) -> dict[str, Any]:
     run.measure_initial(state, evaluate)
 
     while not run.is_over():
+        if config.memory.refresh and run.iteration > 1:
+            state = refreshed(config, embed_step, state, domains, run, mesh)
         top_labels = np.asarray(state.memory.bank.labels[-1])
         index_batches = bank_training.draw_batches(config, domains, top_labels, run.iteration)
         # Every step: embed the batch, move its features in the bank, update its labels, descend the loss.

@@ -40,8 +40,8 @@ def cluster(config: ConfigDict, rows: np.ndarray) -> np.ndarray:
     pseudo_labels = density_clusters.jaccard_dbscan(rows, **config.cluster)
     if pseudo_labels.max() < 0:
         raise types.UserError(
-            f"cluster.eps = {config.cluster.eps} and cluster.min_samples = {config.cluster.min_samples} give no cluster "
-            f"of {len(rows)} samples; give a greater eps or fewer samples"
+            f"cluster.eps = {config.cluster.eps} and cluster.min_samples = {config.cluster.min_samples} give no "
+            f"cluster of {len(rows)} samples; give a greater eps or fewer samples"
         )
     return pseudo_labels
 
@@ -59,7 +59,7 @@ def classes(config: ConfigDict, domains: Domains, pseudo_labels: np.ndarray) -> 
 def at_beginning(
     state: train.TrainState, config: ConfigDict, rows: np.ndarray, labels: np.ndarray, mesh: Mesh
 ) -> train.TrainState:
-    """Returns the state with an iteration's labels [N], and the features [N, D] or, with "cluster", their class means."""
+    """Returns the state with an iteration's labels [N], and the features [N, D] or, with "cluster", class means."""
     if config.memory.kind == "cluster":
         means, _ = memory.class_means(jnp.asarray(rows), jnp.asarray(labels))
         rows = features.l2_normalized(np.asarray(means))

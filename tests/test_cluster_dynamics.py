@@ -205,7 +205,7 @@ def test_a_filler_and_an_item_twice_change_nothing():
 
 
 def test_random_anchors_follow_the_key():
-    features, pids = clustered_features(num_ids=6, size=10, dim=32, spread=0.8)
+    features, _ = clustered_features(num_ids=6, size=10, dim=32, spread=0.8)
     bank = label_bank_from(np.zeros(60, int), num_levels=1)
 
     def updated(seed):
@@ -222,7 +222,6 @@ def test_from_singletons_it_finds_the_identities_and_neither_collapses_nor_freez
     features, pids = clustered_features(num_ids=20, size=20, dim=48, spread=spread)
     bank, rng = init_label_bank(len(pids)), np.random.default_rng(0)
     for _ in range(4):
-        scores = []
         for indices in np.array_split(rng.permutation(len(pids)), 25):
             bank = update_label_bank(bank, jnp.asarray(features), jnp.asarray(indices))
         scores = [cluster_quality.bcubed(np.unique(row, return_inverse=True)[1], pids) for row in np.asarray(bank.labels)]

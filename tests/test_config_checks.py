@@ -12,7 +12,7 @@ METHODS = (hct, supervised, buc, softened, pul, cluster_dynamics, dbscan)
 FREE = {
     *("data.dataset", "data.dir", "data.cache_dir", "data.tracklets", "model.backbone", "model.weights"),
     *("model.checkpoint", "cluster.normalize", "train.nesterov", "loss.soft_margin", "memory.reset", "augment.sized_crop"),
-    *("source.dataset", "source.dir", "dynamics.guarded", "dynamics.split"),
+    *("source.dataset", "source.dir", "dynamics.guarded", "dynamics.split", "memory.refresh"),
 }
 
 

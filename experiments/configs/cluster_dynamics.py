@@ -23,6 +23,8 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.labels.interval = 0  # steps without a label update between two with one (Table 4)
     config.labels.warmup_steps = 0  # steps before the first label update; the reference code's with dbscan are 400
 
+    config.memory.refresh = False  # embed all images anew, without augmentation, at the beginning of an iteration
+
     # How labels are updated: see reid_jax.cluster_dynamics.Options, whose defaults these are.
     config.dynamics = ml_collections.ConfigDict(cluster_dynamics.Options()._asdict())
     config.dynamics.min_similarity = ml_collections.config_dict.placeholder(float)  # None: where chance ends
