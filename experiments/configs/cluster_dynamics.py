@@ -15,6 +15,7 @@ from reid_jax import cluster_dynamics
 def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     """Returns HCD's config for one data set, the target."""
     config = shared.base_config(dataset)
+    small = config.data.dataset in shared.SMALL_DATASETS
     bank.add_fields(config)
 
     config.labels = ml_collections.ConfigDict()
@@ -23,7 +24,9 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.labels.interval = 0  # steps without a label update between two with one (Table 4)
     config.labels.warmup_steps = 0  # steps before the first label update; the reference code's with dbscan are 400
 
-    config.memory.refresh = False  # embed all images anew, without augmentation, at the beginning of an iteration
+    # Features of a small network's augmented images are noisy: labels are better by their mean over several views.
+    config.memory.momentum = 0.8 if small else 0.2  # the old feature's share (sec. 5.1)
+    config.memory.refresh = small  # embed all images anew, without augmentation, at an iteration's beginning
 
     # How labels are updated: see reid_jax.cluster_dynamics.Options, whose defaults these are.
     config.dynamics = ml_collections.ConfigDict(cluster_dynamics.Options()._asdict())
