@@ -328,7 +328,7 @@ def _split(labels, units, means, batch: _Batch, key, options: Options):
 
 def _graph_sizes(options: Options) -> list[int]:
     """Returns the numbers of units that are compiled for: most clusters have few."""
-    return sorted({max(options.max_units // part, options.max_anchors) for part in (8, 2, 1)})
+    return sorted({max(options.max_units // part, options.max_anchors) for part in (4, 1)})
 
 
 def _with_rest(names, means, anchors, is_anchor, rest, options: Options):

@@ -185,7 +185,7 @@ def test_equals_the_plain_version(variant, start):
         bank = label_bank_from(np.where(rng.random(len(pids)) < 0.2, -1, pids // 2), num_levels=num_levels)
     plain = Plain(bank.labels, features, **options)
     changed = False
-    for _ in range(6):
+    for _ in range(5):
         indices = rng.permutation(len(features))[:9]
         indices[-1] = -1  # one that only fills the batch
         before, bank = bank, update_label_bank(bank, jnp.asarray(features), jnp.asarray(indices), **options)
@@ -217,9 +217,8 @@ def test_random_anchors_follow_the_key():
     assert updated(0) == updated(0) != updated(1)
 
 
-@pytest.mark.parametrize("spread", [0.5, 0.9])
-def test_from_singletons_it_finds_the_identities_and_neither_collapses_nor_freezes(spread):
-    features, pids = clustered_features(num_ids=20, size=20, dim=48, spread=spread)
+def test_from_singletons_it_finds_the_identities_and_neither_collapses_nor_freezes():
+    features, pids = clustered_features(num_ids=20, size=20, dim=48, spread=0.9)
     bank, rng = init_label_bank(len(pids)), np.random.default_rng(0)
     for _ in range(4):
         for indices in np.array_split(rng.permutation(len(pids)), 25):
