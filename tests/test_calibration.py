@@ -69,3 +69,21 @@ def test_no_batches_is_an_error(calibrated):
 def test_a_model_without_batch_norms_comes_back():
     variables = {"params": {"kernel": jnp.ones((3, 2))}}
     assert calibration.calibrate_batch_norm(nn.Dense(2), variables, BATCHES) == variables
+
+
+def test_a_fresh_neck_centres_what_comes_into_it_and_a_learned_one_stays():
+    rows = np.random.default_rng(0).normal(3.0, 2.0, (40, 5)).astype(np.float32)
+
+    def embed(variables, batch):
+        neck = variables["batch_stats"]["neck"]
+        return (batch - neck["mean"]) / jnp.sqrt(neck["var"])
+
+    fresh = {"params": {}, "batch_stats": {"neck": {"mean": jnp.zeros(5), "var": jnp.ones(5)}}}
+    measured = calibration.calibrate_neck(embed, fresh, [rows[:20], rows[20:]])
+    embedded = np.asarray(embed(measured, rows))
+    np.testing.assert_allclose(embedded.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(embedded.std(axis=0, ddof=1), 1, rtol=1e-5)
+    assert calibration.calibrate_neck(embed, measured, []) == measured
+    assert calibration.calibrate_neck(embed, {"params": {}}, []) == {"params": {}}
+    with pytest.raises(types.UserError, match="needs at least one batch"):
+        calibration.calibrate_neck(embed, fresh, [])

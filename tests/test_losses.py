@@ -173,3 +173,13 @@ def test_lookup_losses_refuse_wrong_shapes():
         losses.repelled(VECTORS, CLASSES[:3], TABLE)
     with pytest.raises(ValueError, match=r"reliable must be \[B, k\] with B = 5 and k >= 1, got \(5,\)"):
         losses.softened(VECTORS, CLASSES, CLASSES, TABLE)
+
+
+def test_unified_contrastive_equals_its_definition_over_the_rows_in_use():
+    in_use = np.isin(np.arange(9), CLASSES) | (np.arange(9) == 8)
+    logits = np.asarray(VECTORS, np.float64) @ np.asarray(TABLE, np.float64).T / 0.05
+    totals = np.log(np.exp(logits[:, in_use]).sum(axis=1))
+    expected = np.mean(totals - logits[np.arange(5), CLASSES])
+    found = losses.unified_contrastive(jnp.float32(VECTORS), CLASSES, jnp.float32(TABLE), in_use=jnp.asarray(in_use))
+    assert float(found) == pytest.approx(expected, rel=1e-4)
+    assert float(found) < float(losses.unified_contrastive(jnp.float32(VECTORS), CLASSES, jnp.float32(TABLE)))

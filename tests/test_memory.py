@@ -79,3 +79,9 @@ def test_errors():
         memory.update_lookup_table(jnp.zeros((2, 3)), jnp.zeros((1, 4)), jnp.array([0]))
     with pytest.raises(ValueError, match=r"labels must be \[B\] with B = 2, got \(1,\)"):
         memory.update_lookup_table(jnp.zeros((2, 3)), jnp.zeros((2, 3)), jnp.array([0]))
+
+
+def test_class_means_by_hand():
+    rows = jnp.array([[1.0, 0.0], [9.0, 9.0], [0.0, 1.0], [3.0, 2.0]])
+    means, counts = memory.class_means(rows, jnp.array([2, -1, 2, 0]))
+    assert means.tolist() == [[3.0, 2.0], [0.0, 0.0], [0.5, 0.5], [0.0, 0.0]] and counts.tolist() == [1, 0, 2, 0]

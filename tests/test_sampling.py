@@ -111,3 +111,29 @@ def test_images_draw_nothing():
 def test_draw_frames_errors():
     with pytest.raises(ValueError, match="num_frames must be at least 1, got 0"):
         sampling.draw_frames(np.random.default_rng(0), make_samples([1]), np.array([[0]]), num_frames=0)
+
+
+def test_grouped_batches_show_every_cluster_once_a_pass_and_repeat_no_image():
+    labels = np.array([7, 7, 7, 7, 7, -1, 3, 3, 5, 9])
+    passes = sampling.grouped_batches(
+        np.random.default_rng(0), labels, batch_size=3, num_instances=3, num_steps=2 * 7
+    ).reshape(-1, 7)
+    for drawn in passes:  # 3 of the five, and all of the others
+        assert len(set(drawn)) == 7 and sorted(labels[drawn]) == [3, 3, 5, 7, 7, 7, 9]
+        assert np.count_nonzero(np.diff(labels[drawn])) == 3  # a cluster's images side by side
+    assert any((passes[0] != other).any() for other in passes[1:])
+
+
+def test_grouped_batches_of_singletons_are_all_images_once():
+    batches = sampling.grouped_batches(
+        np.random.default_rng(0), np.arange(12), batch_size=4, num_instances=4, num_steps=3
+    )
+    assert sorted(batches.ravel()) == list(range(12))
+
+
+def test_grouped_batches_refuse_what_they_cannot_draw():
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="must be at least 1, got 4, 0, 1"):
+        sampling.grouped_batches(rng, np.arange(4), batch_size=4, num_instances=0, num_steps=1)
+    with pytest.raises(ValueError, match="pseudo_labels must have a label that is not negative"):
+        sampling.grouped_batches(rng, np.full(4, -1), batch_size=4, num_instances=2, num_steps=1)
