@@ -121,3 +121,11 @@ def test_ones_own_target_takes_folders_config(tmp_path):
     _, (source, run) = plan("hct", [("market1501", "shop")], tmp_path)
     assert run.label == "market1501 to shop" and run.config.data.dataset == "shop"
     assert source.config.data.dataset == "market1501" and source.config.model.weights == "weights/resnet50.npz"
+
+
+@pytest.mark.parametrize("method", ["cluster_dynamics", "dbscan"])
+def test_adaptive_methods_start_from_the_source_and_go_on_learning_from_it(tmp_path, method):
+    source, run = plan(method, [("market1501", "dukemtmcreid")], tmp_path)[1]
+    assert run.config.source.dataset == "market1501" and run.config.data.dataset == "dukemtmcreid"
+    assert run.config.model.checkpoint == str(source.folder / "checkpoints" / "last")
+    assert source.config.model.neck == "bn" and source.config.data.dataset == "market1501"
