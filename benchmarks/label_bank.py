@@ -19,13 +19,13 @@ import numpy as np
 
 from experiments import setup_run
 from experiments.configs import shared
-from reid_jax import cluster_dynamics, cluster_quality, optimizers, sharding, train
+from reid_jax import cluster_dynamics, cluster_quality, dynamics_options, optimizers, sharding, train
 
 BATCH_SIZE = 64
 DEFAULTS = {"defaults": {}}
 VARIANTS = DEFAULTS | {
     "reference peaks": {"peak_similarity": (0.4, 0.8)},
-    "paper reading": cluster_dynamics.PAPER_READING,
+    "paper reading": dynamics_options.PAPER_READING,
     "merge only": {"split": False},
     "one level": {"num_levels": 1},
     "two levels": {"num_levels": 2},

@@ -6,6 +6,7 @@
 """
 
 import functools
+import pathlib
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,8 @@ from ml_collections import ConfigDict
 
 from experiments import bank_training, command_line, config_checks, reporting, run_directory, setup_run
 from experiments.bank_training import Domains
-from reid_jax import augment, cluster_dynamics, density_clusters, features, memory, sharding, train, types
+from reid_jax import augment, cluster_dynamics, density_clusters, dynamics_options, features, hierarchy_picture, memory
+from reid_jax import sharding, train, types
 from reid_jax.cluster_dynamics import LabelBank
 
 
@@ -41,7 +43,7 @@ def check(config: ConfigDict, domains: Domains) -> None:
         UserError: an option is out of its range.
     """
     try:
-        cluster_dynamics.check_options(cluster_dynamics.Options(**config.dynamics), domains.num_target)
+        dynamics_options.check_options(dynamics_options.Options(**config.dynamics), domains.num_target)
     except ValueError as error:
         raise types.UserError(f"dynamics.{error}") from error
 
@@ -181,6 +183,13 @@ def run_cluster_dynamics(config: ConfigDict, workdir: str) -> dict[str, Any]:
             scores = evaluate(state.variables)
         quality = label_quality(pseudo_labels, run.previous_pseudo_labels(), dataset.train_ids)
         run.end_iteration(state, quality | {"loss": float(np.mean(run.losses))} | scores)
+    hierarchy_picture.draw_hierarchy(  # Fig. 6
+        pathlib.Path(workdir, "hierarchy.png"),
+        dataset.images["train"],
+        dataset.samples["train"],
+        level_labels(state.memory.bank).T,
+        dataset.train_ids,
+    )
     return run.finish("cluster_dynamics", mesh)
 
 

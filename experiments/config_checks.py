@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from reid_jax import cluster_distances, cluster_dynamics, distances, evaluate, logs, selection, types
+from reid_jax import cluster_distances, distances, dynamics_options, evaluate, logs, selection, types
 from reid_jax.models import reid, resnet
 
 
@@ -78,15 +78,16 @@ _RULES = {
     "dynamics.alpha_split": _from_up_to(0, 1),
     "dynamics.threshold": _at_least(0),
     "dynamics.min_similarity": Rule("in -1..1, or None", lambda value: value is None or -1 <= value <= 1),
-    "dynamics.weights": _one_of(*cluster_dynamics.WEIGHTS),
+    "dynamics.num_similar": Rule("above 0, or None", lambda value: value is None or value > 0),
+    "dynamics.weights": _one_of(*dynamics_options.WEIGHTS),
     "dynamics.self_loop": _at_least(0),
-    "dynamics.placement": _one_of(*cluster_dynamics.PLACEMENTS),
+    "dynamics.placement": _one_of(*dynamics_options.PLACEMENTS),
     "dynamics.min_split_size": _at_least(1),
-    "dynamics.anchors": _one_of(*cluster_dynamics.ANCHORS),
+    "dynamics.anchors": _one_of(*dynamics_options.ANCHORS),
     "dynamics.max_anchors": _at_least(2),
     "dynamics.peak_similarity": Rule("two numbers (low, high)", lambda value: len(value) == 2 and value[0] < value[1]),
     "dynamics.max_units": _at_least(2),
-    "dynamics.criterion": _one_of(*cluster_dynamics.CRITERIA),
+    "dynamics.criterion": _one_of(*dynamics_options.CRITERIA),
     "source.num_epochs": _at_least(1),
     "selection.threshold": _within(0, 1),
     "selection.compared": _one_of(*selection.COMPARED),

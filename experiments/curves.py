@@ -1,15 +1,17 @@
-"""Draws what runs logged over their iterations, as in PUL's Fig. 5(b) to (d).
+"""Draws what runs logged over their iterations, as in PUL's Fig. 5(b) to (d), or over HCD's levels, as in its Fig. 5.
 
     python experiments/curves.py --runs=runs/pul_synthetic --fields=selected,mAP --output=curves.png
     python experiments/curves.py --runs=runs/pul_threshold_market1501 --output=curves.png
+    python experiments/curves.py --runs=runs/cluster_dynamics_synthetic --over=level --output=levels.png
 
 A run is a run directory or a sweep's folder, several separated by commas; the seeds of a row are one curve, their
-range a band around it. A field is a number in the lines of metrics.jsonl.
+range a band around it. A field is a number in the lines of metrics.jsonl; over levels, those of the last iteration.
 """
 
 import json
 import os
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,8 +34,13 @@ _SHARES = {
     "bcubed_recall": "BCubed recall",
     "bcubed_f": "BCubed F",
 }
-_DEFAULT_FIELDS = ("selected", "mAP", "loss")
+# What is drawn over what where no field is asked for, and of how many fields at most.
+_DEFAULT_FIELDS = {
+    "iteration": (("selected", "mAP", "loss"), 2),
+    "level": (("bcubed_precision", "bcubed_recall", "bcubed_f", "num_clusters"), 4),
+}
 _METRICS = "metrics.jsonl"
+Runs = Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]
 
 
 def find_runs(folders: Sequence[str]) -> dict[str, list[list[dict[str, Any]]]]:
@@ -87,8 +94,31 @@ def read_records(path: pathlib.Path) -> list[dict[str, Any]]:
     return records
 
 
-def make_curves(runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], field: str) -> dict[str, list[np.ndarray]]:
-    """Picks a field out of records: by name, each run's [iterations, 2] of iteration and value.
+def by_level(runs: Runs) -> dict[str, list[list[dict[str, Any]]]]:
+    """Makes a record for each level of each run's last one: its level{h}_num_clusters is num_clusters at level h.
+
+    Raises:
+        UserError: no run has such a field at its last iteration.
+    """
+    levels: dict[str, list[list[dict[str, Any]]]] = {}
+    for name, histories in runs.items():
+        levels[name] = []
+        for history in histories:
+            records: dict[int, dict[str, Any]] = {}
+            for field, value in (history[-1] if history else {}).items():
+                if match := re.fullmatch(r"level(\d+)_(.+)", field):
+                    records.setdefault(int(match[1]), {})[match[2]] = value
+            levels[name].append([{"level": level, **records[level]} for level in sorted(records)])
+    if not any(records for histories in levels.values() for records in histories):
+        raise types.UserError(
+            "--over: level needs runs with clusters at several levels, of experiments/cluster_dynamics.py; the last "
+            f"iteration of {', '.join(runs)} has none"
+        )
+    return levels
+
+
+def make_curves(runs: Runs, field: str, *, over: str = "iteration") -> dict[str, list[np.ndarray]]:
+    """Picks a field out of records: by name, each run's [iterations, 2] of iteration, or of `over`, and value.
 
     Raises:
         UserError: no run has it.
@@ -98,9 +128,9 @@ def make_curves(runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], field
     for name, histories in runs.items():
         points = [
             [
-                (record["iteration"], factor * record[field])
+                (record[over], factor * record[field])
                 for record in history
-                if is_number(record.get("iteration")) and is_number(record.get(field))
+                if is_number(record.get(over)) and is_number(record.get(field))
             ]
             for history in histories
         ]
@@ -108,15 +138,16 @@ def make_curves(runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], field
     if not any(len(run) for histories in curves.values() for run in histories):
         records = [record for histories in runs.values() for history in histories for record in history]
         known = {name for record in records for name, value in record.items() if is_number(value)}
-        raise types.UserError(f"--fields: no run has {field!r}; choose of {', '.join(sorted(known - {'iteration'}))}")
+        raise types.UserError(f"--fields: no run has {field!r}; choose of {', '.join(sorted(known - {over}))}")
     return curves
 
 
-def default_fields(runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> list[str]:
-    """Returns what is drawn where no field is asked for: of the usual ones those that a run has, at most two."""
+def default_fields(runs: Runs, *, over: str = "iteration") -> list[str]:
+    """Returns what is drawn where no field is asked for: of the usual ones those that a run has, the first few."""
     records = [record for histories in runs.values() for history in histories for record in history]
-    found = [field for field in _DEFAULT_FIELDS if any(is_number(record.get(field)) for record in records)]
-    return found[:2] or ["loss"]
+    usual, most = _DEFAULT_FIELDS[over]
+    found = [field for field in usual if any(is_number(record.get(field)) for record in records)]
+    return found[:most] or [usual[-1]]
 
 
 def is_number(value: Any) -> bool:
@@ -132,13 +163,15 @@ def main() -> None:
             raise types.UserError(f"--{flag} is needed")
     if not pathlib.Path(given.output).absolute().parent.is_dir():
         raise types.UserError(f"--output: the folder of {given.output!r} is not there")
-    runs = find_runs(given.runs)
+    runs, over = find_runs(given.runs), given.over
+    if over == "level":
+        runs = by_level(runs)
     panels = {}
-    for field in given.fields or default_fields(runs):
+    for field in given.fields or default_fields(runs, over=over):
         label = f"{_SHARES[field]}, per cent" if field in _SHARES else field.replace("_", " ")
-        panels[label] = make_curves(runs, field)
+        panels[label] = make_curves(runs, field, over=over)
     try:
-        report.save_curves(given.output, panels)
+        report.save_curves(given.output, panels, over=over)
     except types.UserError as error:
         raise types.UserError(f"--output: {error}") from error
     print(f"curves of {', '.join(runs)}: {os.fspath(given.output)}", flush=True)
@@ -147,8 +180,14 @@ def main() -> None:
 def define_flags() -> None:
     """Defines the command line."""
     flags.DEFINE_list("runs", [], "Run directories or folders of sweeps, separated by commas.")
+    flags.DEFINE_enum(
+        "over", "iteration", list(_DEFAULT_FIELDS), "What is drawn over: iterations, or HCD's levels at the last one."
+    )
     flags.DEFINE_list(
-        "fields", [], "Fields of metrics.jsonl, a panel each; if not given, of selected, mAP and loss the first two known."
+        "fields",
+        [],
+        "Fields of metrics.jsonl, a panel each; if not given, of selected, mAP and loss the first two known. Over "
+        "levels named without level1_; if not given, BCubed precision, recall, F and the number of clusters.",
     )
     flags.DEFINE_string("output", None, "The picture; .png, .pdf or .svg.")
 

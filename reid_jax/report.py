@@ -14,13 +14,14 @@ _NUM_COLORS, _LINES = 10, ("-", "--", ":", "-.")
 Curves = Mapping[str, Sequence[np.ndarray]]
 
 
-def save_curves(path: str | os.PathLike, panels: Mapping[str, Curves]) -> None:
+def save_curves(path: str | os.PathLike, panels: Mapping[str, Curves], *, over: str = "iteration") -> None:
     """Draws values over iterations: the mean of several runs as a line, their range as a band around it.
 
     Args:
         path: where to; the ending says as what (.png, .pdf, .svg).
         panels: by the label of its axis, each panel's curves: by name, the runs' [iterations, 2] of iteration and
             value. A mean is of the runs that have a value at that iteration.
+        over: what it is over where not iterations, another whole number.
 
     Raises:
         UserError: matplotlib is not installed, or does not write such a file.
@@ -48,7 +49,7 @@ def save_curves(path: str | os.PathLike, panels: Mapping[str, Curves]) -> None:
     for axes, (label, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
         for name, runs in curves.items():
             _draw(axes, name, [run for run in runs if len(run)], styles[name])
-        axes.set(xlabel="iteration", ylabel=label)
+        axes.set(xlabel=over, ylabel=label)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         if axes.lines:

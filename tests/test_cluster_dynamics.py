@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from conftest import clustered_features
 
-from reid_jax import cluster_dynamics, cluster_quality
-from reid_jax.cluster_dynamics import Options, init_label_bank, label_bank_from, preserves_clusters, update_label_bank
+from reid_jax import cluster_dynamics, cluster_quality, dynamics_steps
+from reid_jax.cluster_dynamics import init_label_bank, label_bank_from, preserves_clusters, update_label_bank
+from reid_jax.dynamics_options import PAPER_READING, Options
 
 SMALL = {"num_neighbors": 12, "k": 5}
 
@@ -26,8 +27,12 @@ class Plain:
         cosines = self.features @ self.features.T
         self.least = self.o.min_similarity
         if self.least is None:
-            low, median, high = np.percentile(cosines[batch], [25, 50, 75])
+            others = np.concatenate([np.delete(cosines[i], i) for i in batch])
+            low, median, high = np.percentile(others, [25, 50, 75])
             self.least = median + 3 * (high - low) / 1.349
+            wanted = self.o.k if self.o.num_similar is None else self.o.num_similar
+            bound = np.quantile(others, 1 - wanted / (self.num_items - 1))
+            self.least = bound if self.o.num_similar is not None else min(self.least, bound)
         around = {}
         for i in batch:
             others = sorted((j for j in range(self.num_items) if j != i), key=lambda j: -cosines[i, j])
@@ -165,8 +170,9 @@ VARIANTS = {
     "without split": {"split": False},
     "farthest points": {"anchors": "farthest_points"},
     "average linkage": {"criterion": "average_linkage"},
-    "paper": cluster_dynamics.PAPER_READING,
+    "paper": PAPER_READING,
     "peaks of the reference code": {"peak_similarity": (0.4, 0.8)},
+    "so many similar ones": {"num_similar": 9.5},
     "more units than propagate": {"max_units": 8, "max_anchors": 3, "threshold": 0.15},
     "a low alpha": {"alpha_merge": 0.7, "alpha_split": 0.3, "threshold": 0.1, "min_similarity": 0.4},
 }
@@ -260,7 +266,7 @@ def test_bank_from_labels_by_hand():
 def test_chance_ends_at_three_sigmas():
     cosines = np.random.default_rng(0).normal(0.05, 0.1, (64, 5000)).astype(np.float32)
     cosines[:, :50] = 0.9  # the few of the same identity
-    assert float(cluster_dynamics.chance_similarity(jnp.asarray(cosines))) == pytest.approx(0.35, abs=0.02)
+    assert float(dynamics_steps.chance_similarity(jnp.asarray(cosines))) == pytest.approx(0.35, abs=0.02)
 
 
 @pytest.mark.parametrize(
@@ -274,6 +280,7 @@ def test_chance_ends_at_three_sigmas():
         ({"criterion": "single"}, r"criterion must be one of \('propagation', .*\), got 'single'"),
         ({"self_loop": -1.0}, "self_loop must be at least 0, got -1.0"),
         ({"peak_similarity": (0.4,)}, r"peak_similarity must be \(low, high\), got \(0.4,\)"),
+        ({"num_similar": 9.0}, "num_similar must be above 0 and less than the 9 others of an item, got 9.0"),
         ({"anchors": "random"}, "key must be given with anchors='random'"),
     ],
 )

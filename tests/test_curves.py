@@ -1,6 +1,8 @@
 """experiments/curves.py and reid_jax/report.py: which runs are curves, what their points are, and the picture."""
 
 import json
+import re
+import subprocess
 import sys
 
 import numpy as np
@@ -88,6 +90,52 @@ def test_what_is_drawn_by_default_is_what_there_is(sweep_folder, tmp_path):
     assert curves.default_fields(curves.find_runs([str(sweep_folder)])) == ["selected", "mAP"]
     write_run(tmp_path / "hct", [None, None], loss=0.5)
     assert curves.default_fields(curves.find_runs([str(tmp_path / "hct")])) == ["mAP", "loss"]
+
+
+@pytest.fixture
+def levels_folder(tmp_path):
+    """Two seeds of a run with three levels, and a run without."""
+    for seed in (0, 1):
+        levels = {f"level{level}_num_clusters": 100 - 10 * level - seed for level in (1, 2, 3)}
+        recalls = {f"level{level}_bcubed_recall": 0.2 * level + 0.1 * seed for level in (1, 2, 3)}
+        write_run(tmp_path / "hcd" / f"seed_{seed}", [None, 1.0], num_clusters=7, **levels, **recalls)
+        # The curves are of the last iteration.
+        path = tmp_path / "hcd" / f"seed_{seed}" / "metrics.jsonl"
+        earlier = {"iteration": 0, "level1_num_clusters": 1, "level4_nmi": 1.0}
+        path.write_text(f"{json.dumps(earlier)}\n{path.read_text()}")
+    write_run(tmp_path / "buc", [None, 1.0], num_clusters=7)
+    return tmp_path
+
+
+def test_over_levels_the_last_iterations_values(levels_folder):
+    runs = curves.by_level(curves.find_runs([str(levels_folder)]))
+    found = curves.make_curves(runs, "num_clusters", over="level")
+    np.testing.assert_array_equal(found["hcd"], [[[1, 90], [2, 80], [3, 70]], [[1, 89], [2, 79], [3, 69]]])
+    assert [run.shape for run in found["buc"]] == [(0, 2)]
+    found = curves.make_curves(runs, "bcubed_recall", over="level")
+    np.testing.assert_allclose(found["hcd"], [[[1, 20], [2, 40], [3, 60]], [[1, 30], [2, 50], [3, 70]]])
+    assert curves.default_fields(runs, over="level") == ["bcubed_recall", "num_clusters"]
+    with pytest.raises(types.UserError, match="no run has 'mAP'; choose of bcubed_recall, num_clusters$"):
+        curves.make_curves(runs, "mAP", over="level")
+
+
+def test_runs_without_levels_have_no_curves_over_them(levels_folder):
+    with pytest.raises(types.UserError, match=r"--over: level needs .* experiments/cluster_dynamics.py; .* of buc has"):
+        curves.by_level(curves.find_runs([str(levels_folder / "buc")]))
+
+
+def test_the_command_draws_over_levels(levels_folder):
+    def run(*arguments):
+        command = [sys.executable, curves.__file__, f"--runs={levels_folder}", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    output = levels_folder / "levels.svg"
+    done = run("--over=level", f"--output={output}")
+    assert done.returncode == 0, done.stderr
+    texts = [text for text in re.findall("<!-- (.*) -->", output.read_text()) if text.strip("0123456789.")]
+    assert set(texts) == {"BCubed recall, per cent", "hcd", "level", "num clusters"} and texts.count("level") == 2
+    failed = run("--over=levels", f"--output={output}")
+    assert failed.returncode == 2 and "--over=levels: value should be one of <iteration|level>" in failed.stderr
 
 
 def test_nothing_to_draw_and_other_endings_are_refused(tmp_path):

@@ -9,7 +9,7 @@ Person data sets have the paper's values (section 5.1), and where the paper is s
 import ml_collections
 
 from experiments.configs import bank, shared
-from reid_jax import cluster_dynamics
+from reid_jax import dynamics_options
 
 
 def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
@@ -28,9 +28,10 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.memory.momentum = 0.8 if small else 0.2  # the old feature's share (sec. 5.1)
     config.memory.refresh = small  # embed all images anew, without augmentation, at an iteration's beginning
 
-    # How labels are updated: see reid_jax.cluster_dynamics.Options, whose defaults these are.
-    config.dynamics = ml_collections.ConfigDict(cluster_dynamics.Options()._asdict())
-    config.dynamics.min_similarity = ml_collections.config_dict.placeholder(float)  # None: where chance ends
+    # How labels are updated: see reid_jax.dynamics_options.Options, whose defaults these are.
+    config.dynamics = ml_collections.ConfigDict(dynamics_options.Options()._asdict())
+    config.dynamics.min_similarity = ml_collections.config_dict.placeholder(float)  # None: by the features at hand
+    config.dynamics.num_similar = ml_collections.config_dict.placeholder(float)  # None: where chance ends
 
     config.cluster = bank.cluster_fields()
     config.cluster.min_samples = 3  # reference code

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from reid_jax import cluster_dynamics
+from reid_jax import dynamics_options
 
 _HCT = "HCT (Zeng et al., CVPR 2020)"
 _BUC = "BUC (Lin et al., AAAI 2019)"
@@ -138,7 +138,7 @@ def _cluster_dynamics_sweeps() -> dict[str, Sweep]:
     readings = {
         "reference code, mended": {},
         "reference code's peaks": {"dynamics.peak_similarity": (0.4, 0.8)},
-        "paper": {f"dynamics.{name}": value for name, value in cluster_dynamics.PAPER_READING.items()},
+        "paper": {f"dynamics.{name}": value for name, value in dynamics_options.PAPER_READING.items()},
     }
     merge = _one_field("alpha_M", "dynamics.alpha_merge", (0.1, 0.3, 0.5, 0.7, 0.9, 0.99))
     split = _one_field("alpha_S", "dynamics.alpha_split", (0.3, 0.5, 0.7, 0.9, 0.95, 0.99))

@@ -1,0 +1,102 @@
+"""How the hierarchical label bank is updated: the choices, their defaults and their ranges."""
+
+from typing import NamedTuple
+
+CRITERIA = ("propagation", "average_linkage")
+PLACEMENTS = ("propagation", "nearest")
+WEIGHTS = ("gaussian", "cosine")
+ANCHORS = ("density_peaks", "farthest_points", "random")
+
+
+class Options(NamedTuple):
+    """How labels are updated; all static. The defaults are those of the public reference code, mended.
+
+    Attributes:
+        num_neighbors: the items nearest to an item, among which it is placed and whose clusters its own may unite
+            with. Less than N.
+        k: mutual nearest neighbours of eq. (3).
+        alpha_merge: of the propagation that places and unites.
+        alpha_split: of the propagation that splits.
+        threshold: sigma: what a share must exceed for an item to join another, or clusters to unite.
+        min_similarity: below this cosine there is no affinity. None: by the features at hand.
+        num_similar: without min_similarity: it is the cosine that an item's others exceed this many times on average.
+            None: where chance ends (`dynamics_steps.chance_similarity`), or k times where that is lower.
+        weights: of pairs with affinity: "gaussian", exp(-|u - v|^2), or "cosine" as in eq. (3).
+        self_loop: added to each unit's degree; see `propagation.normalize_affinity`.
+        placement: an item joins the one with the greatest share of it if that exceeds the threshold, and else stands
+            alone ("propagation"), or its nearest one in any case ("nearest").
+        guarded: clusters unite only where the nearest neighbour's cluster is among them.
+        split: whether clusters are ever split.
+        min_split_size: clusters of this many items or fewer are not split.
+        anchors: which units a split starts from: "density_peaks", or as many "farthest_points" or "random" ones.
+        max_anchors: K, at most.
+        peak_similarity: a unit is a density peak if its cosine to the nearest denser unit is between these; of more
+            than K peaks those with the greatest density x distance count. The reference code's lower bound is 0.4,
+            with which identities that are far apart but in one cluster are never split.
+        max_units: of a cluster's units, how many propagate; others, in a cluster that has more, follow the anchor
+            they are the most similar to.
+        criterion: "propagation", or "average_linkage" to do without: clusters unite whose items are more similar
+            than min_similarity on average, and units go to the anchor with the greatest average similarity.
+    """
+
+    num_neighbors: int = 64
+    k: int = 30
+    alpha_merge: float = 0.99
+    alpha_split: float = 0.99
+    threshold: float = 0.25
+    min_similarity: float | None = None
+    num_similar: float | None = None
+    weights: str = "gaussian"
+    self_loop: float = 1.0
+    placement: str = "propagation"
+    guarded: bool = True
+    split: bool = True
+    min_split_size: int = 4
+    anchors: str = "density_peaks"
+    max_anchors: int = 8
+    peak_similarity: tuple[float, float] = (-1.0, 0.8)
+    max_units: int = 128
+    criterion: str = "propagation"
+
+
+# What differs from the defaults where the paper is read to the letter (eq. 3, section 4.2).
+PAPER_READING = {
+    "min_similarity": -1.0,
+    "weights": "cosine",
+    "self_loop": 0.0,
+    "placement": "nearest",
+    "guarded": False,
+    "peak_similarity": (-1.0, 2.0),  # every unit may be one
+}
+
+
+def check_options(options: Options, num_items: int) -> None:
+    """Checks the options of an update for N items.
+
+    Raises:
+        ValueError: one is out of its range.
+    """
+    for name, choices in (
+        ("criterion", CRITERIA),
+        ("placement", PLACEMENTS),
+        ("weights", WEIGHTS),
+        ("anchors", ANCHORS),
+    ):
+        if getattr(options, name) not in choices:
+            raise ValueError(f"{name} must be one of {choices}, got {getattr(options, name)!r}")
+    if not 1 <= options.num_neighbors < num_items:
+        raise ValueError(f"num_neighbors must be in 1..{num_items - 1}, got {options.num_neighbors}")
+    for name, low in (("k", 1), ("max_anchors", 2), ("max_units", 2), ("min_split_size", 1)):
+        if getattr(options, name) < low:
+            raise ValueError(f"{name} must be at least {low}, got {getattr(options, name)}")
+    for name in ("alpha_merge", "alpha_split"):
+        if not 0 <= getattr(options, name) < 1:
+            raise ValueError(f"{name} must be at least 0 and less than 1, got {getattr(options, name)}")
+    if options.num_similar is not None and not 0 < options.num_similar < num_items - 1:
+        raise ValueError(
+            f"num_similar must be above 0 and less than the {num_items - 1} others of an item, got {options.num_similar}"
+        )
+    if options.self_loop < 0:
+        raise ValueError(f"self_loop must be at least 0, got {options.self_loop}")
+    if len(options.peak_similarity) != 2:
+        raise ValueError(f"peak_similarity must be (low, high), got {options.peak_similarity}")
