@@ -6,6 +6,7 @@
     checkpoints/         last (to resume from) and best (to use)
     tensorboard/
     result.json          written at the end
+    hierarchy.png        HCD's: one identity's clusters at every level, at the end
 
 The truth is in the last checkpoint; the other files are rebuilt from it when a run resumes.
 """

@@ -54,6 +54,7 @@ def test_a_whole_run(uninterrupted):
     method, workdir, output = uninterrupted
     assert output.count("\niteration ") == 4 and "direct transfer" in output
     assert json.loads((workdir / "result.json").read_text())["method"] == method
+    assert (workdir / "hierarchy.png").exists() == (method == "cluster_dynamics")
     for line in tiny_runs.metrics(workdir)[1:]:
         for name in ("bcubed_f", "loss", "mAP", "nmi", "num_clusters"):
             assert np.isfinite(line[name]), name

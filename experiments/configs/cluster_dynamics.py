@@ -32,6 +32,10 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.dynamics = ml_collections.ConfigDict(dynamics_options.Options()._asdict())
     config.dynamics.min_similarity = ml_collections.config_dict.placeholder(float)  # None: by the features at hand
     config.dynamics.num_similar = ml_collections.config_dict.placeholder(float)  # None: where chance ends
+    if small:
+        # Embeddings of a small network that has hardly learned lie close together: it takes a stricter affinity than
+        # k = 30 (sec. 5.1) and the end of chance are.
+        config.dynamics.k, config.dynamics.num_similar = 8, 15.0
 
     config.cluster = bank.cluster_fields()
     config.cluster.min_samples = 3  # reference code
