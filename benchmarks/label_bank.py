@@ -24,8 +24,12 @@ from reid_jax import cluster_dynamics, cluster_quality, dynamics_options, optimi
 BATCH_SIZE = 64
 DEFAULTS = {"defaults": {}}
 VARIANTS = DEFAULTS | {
-    "reference peaks": {"peak_similarity": (0.4, 0.8)},
-    "paper reading": dynamics_options.PAPER_READING,
+    "reference code": dynamics_options.REFERENCE_READING,
+    "paper": dynamics_options.PAPER_READING,
+    "cosine weights": {"weights": "cosine"},
+    "no self-loop": {"self_loop": 0.0},
+    "nearest joins": {"placement": "nearest"},
+    "unguarded": {"guarded": False},
     "merge only": {"split": False},
     "one level": {"num_levels": 1},
     "two levels": {"num_levels": 2},

@@ -70,6 +70,10 @@ PAPER_READING = {
 }
 
 
+# What differs where the public reference code is taken as it is, but for its slips.
+REFERENCE_READING = {"min_similarity": 0.45, "peak_similarity": (0.4, 0.8)}
+
+
 def check_options(options: Options, num_items: int) -> None:
     """Checks the options of an update for N items.
 

@@ -137,8 +137,8 @@ def _cluster_dynamics_sweeps() -> dict[str, Sweep]:
     }
     readings = {
         "reference code, mended": {},
-        "reference code's peaks": {"dynamics.peak_similarity": (0.4, 0.8)},
-        "paper": {f"dynamics.{name}": value for name, value in dynamics_options.PAPER_READING.items()},
+        "reference code": _in_section("dynamics", dynamics_options.REFERENCE_READING),
+        "paper": _in_section("dynamics", dynamics_options.PAPER_READING),
     }
     merge = _one_field("alpha_M", "dynamics.alpha_merge", (0.1, 0.3, 0.5, 0.7, 0.9, 0.99))
     split = _one_field("alpha_S", "dynamics.alpha_split", (0.3, 0.5, 0.7, 0.9, 0.95, 0.99))
@@ -161,6 +161,10 @@ def _auxiliary() -> dict[str, dict[str, Any]]:
     values = {"None": (0.0, 0.0), "CCE": (0.02, 0.0), "CCE + part": (0.02, 0.5)}
     fields = ("dissimilarity.camera_penalty", "dissimilarity.part_weight")
     return {label: dict(zip(fields, pair)) for label, pair in values.items()}
+
+
+def _in_section(section: str, values: dict[str, Any]) -> dict[str, Any]:
+    return {f"{section}.{field}": value for field, value in values.items()}
 
 
 def _one_field(symbol: str, field: str, values) -> dict[str, dict[str, Any]]:
