@@ -60,7 +60,7 @@ def images_of(workdir: str) -> list[float]:
     def trained_on(record):
         if method in ("cluster_dynamics", "dbscan"):
             batch = train.num_ids * train.num_instances
-            return train.num_steps * batch * (2 if config.source.dataset else 1)
+            return train.get("num_epochs", 1) * train.num_steps * batch * (2 if config.source.dataset else 1)
         if method == "hct":
             return train.num_epochs * (record["num_clusters"] // train.num_ids) * train.num_ids * train.num_instances
         if method in ("buc", "softened"):

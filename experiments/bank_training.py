@@ -1,6 +1,7 @@
 """What HCD and its DBSCAN baselines share: source and target in one data set, its features, batches of both."""
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ from ml_collections import ConfigDict
 
 from experiments import run_directory, setup_run
 from experiments.setup_run import Dataset
-from reid_jax import features, k_reciprocal, losses, memory, optimizers, sampling, sharding, train, types
+from reid_jax import density_clusters, features, k_reciprocal, losses, memory, optimizers, sampling, sharding, train, types
 from reid_jax.data.batches import device_batches
 from reid_jax.models import pooling
 
@@ -36,9 +37,7 @@ class Domains(NamedTuple):
     @property
     def source_labels(self) -> np.ndarray:
         """[N_s] int64: a source sample's class, called after its first sample."""
-        ids = self.joined.train_ids[: self.num_source]
-        _, firsts, groups = np.unique(ids, return_index=True, return_inverse=True)
-        return firsts[groups]
+        return memory.named_after_first(self.joined.train_ids[: self.num_source])
 
     def with_source(self, target_labels: jax.Array) -> jax.Array:
         """Returns the classes of all samples [N_s + N_t], by the target's labels [N_t], 0..N_t-1."""
@@ -162,14 +161,32 @@ def contrastive_loss(
     )
 
 
-def draw_batches(config: ConfigDict, domains: Domains, pseudo_labels: np.ndarray, iteration: int) -> np.ndarray:
-    """Draws an iteration's batches: samples of the source by identity, then as many of the target by pseudo label.
+def dense_clusters(config: ConfigDict, rows: np.ndarray) -> np.ndarray:
+    """Clusters the target's features [N_t, D] by DBSCAN and returns labels [N_t]: -1 for samples in no cluster.
+
+    Raises:
+        UserError: nothing lies densely enough.
+    """
+    pseudo_labels = density_clusters.jaccard_dbscan(rows, **config.cluster)
+    if pseudo_labels.max() < 0:
+        raise types.UserError(
+            f"cluster.eps = {config.cluster.eps} and cluster.min_samples = {config.cluster.min_samples} give no "
+            f"cluster of {len(rows)} samples; give a greater eps or fewer samples"
+        )
+    return pseudo_labels
+
+
+def draw_batches(
+    config: ConfigDict, domains: Domains, pseudo_labels: np.ndarray, iteration: int, epoch: int
+) -> np.ndarray:
+    """Draws an epoch's batches: samples of the source by identity, then as many of the target by pseudo label.
 
     Args:
         config: the run's.
         domains: the data.
         pseudo_labels: [N_t] integer; negative: not drawn.
         iteration: the loop's.
+        epoch: of that iteration.
 
     Returns:
         [steps, B] indices of the joined samples.
@@ -180,28 +197,45 @@ def draw_batches(config: ConfigDict, domains: Domains, pseudo_labels: np.ndarray
         num_instances=config.train.num_instances,
         num_steps=config.train.num_steps,
     )
-    rng = np.random.default_rng([config.seed, iteration, 0])
+    rng = np.random.default_rng([config.seed, iteration, epoch])
     target = domains.num_source + draw(rng, pseudo_labels)
     return np.concatenate([draw(rng, domains.source_labels), target], axis=1) if domains.num_source else target
 
 
-def train_iteration(
+def train_epochs(
     config: ConfigDict,
     train_step: train.TrainStep,
     run: run_directory.RunDirectory,
     state: train.TrainState,
     domains: Domains,
-    index_batches: np.ndarray,
+    labels_of: Callable[[train.TrainState], np.ndarray],
     mesh: Mesh,
 ) -> train.TrainState:
-    """Trains on one iteration's batches, whose indices are the step's targets, and returns the state after them."""
-    samples = domains.joined.samples["train"]
-    frames = setup_run.draw_epoch_frames(config, samples, [index_batches], run.iteration, first_epoch=0)
-    batches = device_batches(domains.joined.images["train"], frames, mesh)
+    """Trains for the rest of an iteration's epochs and returns the state after them.
+
+    Args:
+        config: the run's.
+        train_step: its targets are the indices of a batch's samples.
+        run: where the loop is; told of every epoch.
+        state: the state before.
+        domains: the data.
+        labels_of: the target's labels [N_t] that an epoch's batches are drawn by, as they are at its beginning.
+        mesh: the devices.
+    """
+    images, samples = domains.joined.images["train"], domains.joined.samples["train"]
     train_key = jax.random.fold_in(jax.random.key(config.seed), 1)
-    with run.phase("train"):
-        state, losses_of_steps = train.train_epoch(
-            train_step, state, train_key, batches, index_batches, mesh, description=run.place()
-        )
-    run.end_epoch(state, float(losses_of_steps.mean()), num_epochs=1)
+    while run.epoch < config.train.num_epochs:
+        index_batches = draw_batches(config, domains, labels_of(state), run.iteration, run.epoch)
+        frames = setup_run.draw_epoch_frames(config, samples, [index_batches], run.iteration, first_epoch=run.epoch)
+        with run.phase("train"):
+            state, losses_of_steps = train.train_epoch(
+                train_step,
+                state,
+                train_key,
+                device_batches(images, frames, mesh),
+                index_batches,
+                mesh,
+                description=run.place(),
+            )
+        run.end_epoch(state, float(losses_of_steps.mean()), num_epochs=config.train.num_epochs)
     return state

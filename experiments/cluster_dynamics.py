@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from experiments import bank_training, command_line, config_checks, reporting, run_directory, setup_run
 from experiments.bank_training import Domains
-from reid_jax import augment, cluster_dynamics, density_clusters, dynamics_options, features, hierarchy_picture, memory
+from reid_jax import augment, cluster_dynamics, cluster_quality, dynamics_options, features, hierarchy_picture, memory
 from reid_jax import sharding, train, types
 from reid_jax.cluster_dynamics import LabelBank
 
@@ -61,7 +61,7 @@ def initial_memory(config: ConfigDict, domains: Domains, rows: np.ndarray, *, re
     if config.labels.init == "singletons" or resuming:
         bank = cluster_dynamics.init_label_bank(len(own), num_levels=num_levels)  # section 4.1
     else:  # the reference code
-        clusters = density_clusters.jaccard_dbscan(own, **config.cluster)
+        clusters = bank_training.dense_clusters(config, own)
         bank = cluster_dynamics.label_bank_from(clusters, num_levels=num_levels)
     return Memory(jnp.asarray(rows), bank, jnp.int32(0))
 
@@ -82,18 +82,30 @@ def refreshed(
 
 
 def level_labels(bank: LabelBank) -> np.ndarray:
-    """Returns the pseudo labels [N_t, H] int32, at each level 0..C-1 without gaps."""
+    """Returns the pseudo labels [N_t, H] int32, at each level 0..C-1 without gaps.
+
+    Raises:
+        RuntimeError: the bank does not have the cluster preserve property (section 4.1), which updates keep.
+    """
+    if not cluster_dynamics.preserves_clusters(bank):
+        raise RuntimeError("the label bank has items of one cluster that are of different clusters at the level above")
     levels = [np.unique(labels, return_inverse=True)[1] for labels in np.asarray(bank.labels)]
     return np.stack(levels, axis=1).astype(np.int32)
+
+
+def top_labels(state: train.TrainState) -> np.ndarray:
+    """Returns the top level's labels [N_t], 0..N_t-1 with gaps."""
+    return np.asarray(state.memory.bank.labels[-1])
 
 
 def label_quality(pseudo_labels: np.ndarray, previous: np.ndarray | None, true_ids: np.ndarray) -> dict[str, Any]:
     """Judges the top level's labels, and every level's by BCubed and the number of clusters (Fig. 5)."""
     quality = reporting.label_quality(pseudo_labels[:, -1], None if previous is None else previous[:, -1], true_ids)
     for level, labels in enumerate(pseudo_labels.T, start=1):
-        of_level = reporting.label_quality(labels, None, true_ids)
-        names = ("num_clusters", "bcubed_precision", "bcubed_recall", "bcubed_f")
-        quality |= {f"level{level}_{name}": of_level[name] for name in names if name in of_level}
+        quality[f"level{level}_num_clusters"] = int(labels.max()) + 1
+        if (true_ids >= 0).any():
+            names = (f"level{level}_bcubed_{name}" for name in ("precision", "recall", "f"))
+            quality |= zip(names, cluster_quality.bcubed(labels, true_ids))
     return quality
 
 
@@ -166,17 +178,16 @@ def run_cluster_dynamics(config: ConfigDict, workdir: str) -> dict[str, Any]:
             rows = bank_training.no_features(config, embed_step, state, domains)
         else:
             rows = bank_training.embed(config, embed_step, state, domains, mesh)
-    initial = initial_memory(config, domains, rows, resuming=run.is_resuming())
+    with run.phase("cluster"):
+        initial = initial_memory(config, domains, rows, resuming=run.is_resuming())
     state = run.restore(state._replace(memory=sharding.put_replicated(mesh, initial)))
     run.measure_initial(state, evaluate)
 
     while not run.is_over():
-        if config.memory.refresh and run.iteration > 1:
+        if config.memory.refresh and run.iteration > 1 and run.epoch == 0:
             state = refreshed(config, embed_step, state, domains, run, mesh)
-        top_labels = np.asarray(state.memory.bank.labels[-1])
-        index_batches = bank_training.draw_batches(config, domains, top_labels, run.iteration)
         # Every step: embed the batch, move its features in the bank, update its labels, descend the loss.
-        state = bank_training.train_iteration(config, train_step, run, state, domains, index_batches, mesh)
+        state = bank_training.train_epochs(config, train_step, run, state, domains, top_labels, mesh)
         pseudo_labels = level_labels(state.memory.bank)
         run.save_pseudo_labels(pseudo_labels)
         with run.phase("evaluate"):
@@ -194,4 +205,4 @@ def run_cluster_dynamics(config: ConfigDict, workdir: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    command_line.run("cluster_dynamics", run_cluster_dynamics)
+    command_line.run("cluster_dynamics", run_cluster_dynamics, variant_fields=("source.dataset",))

@@ -6,7 +6,7 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags
@@ -21,27 +21,28 @@ _CONFIGS = pathlib.Path(__file__).parent / "configs"
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
 
 
-def run(method: str, run_method: Callable[[ConfigDict, str], Any], *, variant_field: str | None = None) -> None:
+def run(method: str, run_method: Callable[[ConfigDict, str], Any], *, variant_fields: Sequence[str] = ()) -> None:
     """Runs a method as the command line says; does not return.
 
     Args:
         method: its name, that of its config file experiments/configs/METHOD.py.
         run_method: (config, workdir) -> anything.
-        variant_field: "SECTION.FIELD" whose value is part of the run directory's default name.
+        variant_fields: "SECTION.FIELD" whose values, where not empty, are parts of the run directory's default name.
     """
 
-    section, _, field = (variant_field or "").partition(".")
+    paths = [field.split(".") for field in variant_fields]
 
     def main() -> None:
         config = flags.FLAGS.config
         _check_method(config, method)
-        variant = [config[section][field]] if variant_field else []
-        default = pathlib.Path("runs", "_".join([method, *variant, config.data.dataset]))
+        variant = [config[section][field] for section, field in paths]
+        default = pathlib.Path("runs", "_".join([method, *filter(None, variant), config.data.dataset]))
         workdir = pathlib.Path(flags.FLAGS.workdir or default)
         check_workdir(workdir)
         run_method(config, str(workdir))
 
-    variant = f"_{field.upper()}" if field else ""
+    # The section where the field's name says too little: SOURCE for source.dataset.
+    variant = "".join(f"_{(section if field == 'dataset' else field).upper()}" for section, field in paths)
     cli.run(main, functools.partial(_define_flags, method, f"runs/{method}{variant}_DATASET"))
 
 

@@ -50,6 +50,7 @@ def _range(greatest: float = math.inf) -> Rule:
     )
 
 
+_MOST_STEPS = 2**31 - 2  # a step's number is an int32
 _FINITE = Rule("a finite number", lambda value: not isinstance(value, float) or math.isfinite(value))
 _RULES = {
     "seed": _at_least(0),
@@ -82,10 +83,16 @@ _RULES = {
     "dynamics.weights": _one_of(*dynamics_options.WEIGHTS),
     "dynamics.self_loop": _at_least(0),
     "dynamics.placement": _one_of(*dynamics_options.PLACEMENTS),
+    "dynamics.connected_by": _one_of(*dynamics_options.CONNECTIONS),
     "dynamics.min_split_size": _at_least(1),
     "dynamics.anchors": _one_of(*dynamics_options.ANCHORS),
     "dynamics.max_anchors": _at_least(2),
-    "dynamics.peak_similarity": Rule("two numbers (low, high)", lambda value: len(value) == 2 and value[0] < value[1]),
+    "dynamics.peak_similarity": Rule(
+        "two numbers (low, high)",
+        lambda value: (
+            len(value) == 2 and all(isinstance(number, int | float) for number in value) and value[0] < value[1]
+        ),
+    ),
     "dynamics.max_units": _at_least(2),
     "dynamics.criterion": _one_of(*dynamics_options.CRITERIA),
     "source.num_epochs": _at_least(1),
@@ -106,8 +113,8 @@ _RULES = {
     "cluster.size_penalty": _at_least(0),
     "labels.init": _one_of("singletons", "dbscan"),
     "labels.num_levels": _at_least(1),
-    "labels.interval": _at_least(0),
-    "labels.warmup_steps": _at_least(0),
+    "labels.interval": _within(0, _MOST_STEPS),
+    "labels.warmup_steps": _within(0, _MOST_STEPS),
     "dissimilarity.metric": _one_of(*distances.METRICS),
     "dissimilarity.part_weight": _within(0, 1),
     "dissimilarity.num_reliable": _at_least(1),

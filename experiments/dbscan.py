@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from experiments import bank_training, command_line, config_checks, reporting, run_directory, setup_run
 from experiments.bank_training import Domains
-from reid_jax import augment, density_clusters, features, losses, memory, sharding, train, types
+from reid_jax import augment, features, losses, memory, sharding, train, types
 
 
 class Memory(NamedTuple):
@@ -31,26 +31,9 @@ class Memory(NamedTuple):
     labels: jax.Array
 
 
-def cluster(config: ConfigDict, rows: np.ndarray) -> np.ndarray:
-    """Clusters the target's features [N_t, D] and returns labels [N_t]: -1 for samples in no cluster.
-
-    Raises:
-        UserError: nothing lies densely enough.
-    """
-    pseudo_labels = density_clusters.jaccard_dbscan(rows, **config.cluster)
-    if pseudo_labels.max() < 0:
-        raise types.UserError(
-            f"cluster.eps = {config.cluster.eps} and cluster.min_samples = {config.cluster.min_samples} give no "
-            f"cluster of {len(rows)} samples; give a greater eps or fewer samples"
-        )
-    return pseudo_labels
-
-
 def classes(config: ConfigDict, domains: Domains, pseudo_labels: np.ndarray) -> np.ndarray:
     """Returns the class of all samples [N_s + N_t], called after its first sample; -1 where it has none."""
-    _, firsts, groups = np.unique(pseudo_labels, return_index=True, return_inverse=True)
-    names = np.where(pseudo_labels < 0, np.arange(len(pseudo_labels)), firsts[groups])
-    target = domains.num_source + names
+    target = domains.num_source + memory.named_after_first(pseudo_labels)
     if config.memory.kind == "cluster":
         target[pseudo_labels < 0] = -1
     return np.concatenate([domains.source_labels, target])
@@ -124,18 +107,20 @@ def run_dbscan(config: ConfigDict, workdir: str) -> dict[str, Any]:
     state = run.restore(at_beginning(state, config, nothing, np.zeros(len(nothing), int), mesh))
     run.measure_initial(state, evaluate)
 
+    def target_classes(state: train.TrainState) -> np.ndarray:
+        return np.asarray(state.memory.labels[domains.num_source :])
+
     while not run.is_over():
-        with run.phase("embed"):
-            rows = bank_training.embed(config, embed_step, state, domains, mesh)
-        with run.phase("cluster"):
-            pseudo_labels = cluster(config, rows[domains.num_source :])
-        run.save_pseudo_labels(pseudo_labels, outliers=float((pseudo_labels < 0).mean()))
+        if run.epoch == 0:  # else the run was interrupted while training, and the checkpoint has its memory
+            with run.phase("embed"):
+                rows = bank_training.embed(config, embed_step, state, domains, mesh)
+            with run.phase("cluster"):
+                pseudo_labels = bank_training.dense_clusters(config, rows[domains.num_source :])
+            run.save_pseudo_labels(pseudo_labels, outliers=float((pseudo_labels < 0).mean()))
+            state = at_beginning(state, config, rows, classes(config, domains, pseudo_labels), mesh)
+        state = bank_training.train_epochs(config, train_step, run, state, domains, target_classes, mesh)
         pseudo_labels, facts = run.load_pseudo_labels()
         previous = run.previous_pseudo_labels()
-        labels = classes(config, domains, pseudo_labels)
-        state = at_beginning(state, config, rows, labels, mesh)
-        index_batches = bank_training.draw_batches(config, domains, labels[domains.num_source :], run.iteration)
-        state = bank_training.train_iteration(config, train_step, run, state, domains, index_batches, mesh)
         with run.phase("evaluate"):
             scores = evaluate(state.variables)
         quality = reporting.label_quality(
@@ -146,4 +131,4 @@ def run_dbscan(config: ConfigDict, workdir: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    command_line.run("dbscan", run_dbscan, variant_field="memory.kind")
+    command_line.run("dbscan", run_dbscan, variant_fields=("memory.kind", "source.dataset"))

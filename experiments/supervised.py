@@ -134,4 +134,4 @@ def run_supervised(config: ConfigDict, workdir: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    command_line.run("supervised", run_supervised, variant_field="train.loss")
+    command_line.run("supervised", run_supervised, variant_fields=("train.loss",))

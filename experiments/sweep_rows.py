@@ -58,7 +58,7 @@ def parse_value(field: str, text: str, current: Any) -> Any:
             case int():
                 rule = "a whole number"
                 return int(text)
-            case float():
+            case float() | None:  # a number that the method derives where none is given
                 rule = "a finite number"
                 value = float(text)
                 if math.isfinite(value):

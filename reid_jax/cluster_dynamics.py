@@ -3,9 +3,9 @@
 Labels are updated for one batch of items at a time. Every item of the batch first joins the item it most likely
 belongs with, or stands alone; then, from the lowest level to the highest, the clusters that hold items of the batch are
 split into their units (the clusters of the level below) where these fall apart, and united with clusters near by where
-label propagation connects them. All items of a batch work on what the step before left, so that their order does not
-matter: they are placed together, a cluster that holds several of them is split once, and what they would unite is
-united transitively.
+label propagation connects them. The items of a batch work on what the step before left: they are placed together, by
+the labels from before the batch; a cluster that holds several of them is split once, for the first of them in the
+batch's order; and what they would unite is united transitively.
 """
 
 from functools import partial
@@ -57,9 +57,7 @@ def label_bank_from(pseudo_labels: np.ndarray, *, num_levels: int = 3) -> LabelB
         ValueError: an argument is out of its range.
     """
     bank = init_label_bank(len(pseudo_labels), num_levels=num_levels)
-    pseudo_labels = np.asarray(pseudo_labels)
-    _, firsts, groups = np.unique(pseudo_labels, return_index=True, return_inverse=True)
-    labels = np.where(pseudo_labels < 0, np.arange(len(pseudo_labels)), firsts[groups])
+    labels = memory.named_after_first(pseudo_labels)
     return LabelBank(jnp.broadcast_to(jnp.asarray(labels, jnp.int32), bank.labels.shape))
 
 

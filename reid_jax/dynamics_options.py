@@ -5,6 +5,7 @@ from typing import NamedTuple
 CRITERIA = ("propagation", "average_linkage")
 PLACEMENTS = ("propagation", "nearest")
 WEIGHTS = ("gaussian", "cosine")
+CONNECTIONS = ("members", "centers")
 ANCHORS = ("density_peaks", "farthest_points", "random")
 
 
@@ -13,7 +14,7 @@ class Options(NamedTuple):
 
     Attributes:
         num_neighbors: the items nearest to an item, among which it is placed and whose clusters its own may unite
-            with. Less than N.
+            with; N - 1 or more: all.
         k: mutual nearest neighbours of eq. (3).
         alpha_merge: of the propagation that places and unites.
         alpha_split: of the propagation that splits.
@@ -25,6 +26,8 @@ class Options(NamedTuple):
         self_loop: added to each unit's degree; see `propagation.normalize_affinity`.
         placement: an item joins the one with the greatest share of it if that exceeds the threshold, and else stands
             alone ("propagation"), or its nearest one in any case ("nearest").
+        connected_by: which clusters are mutual neighbours where they unite: those whose members nearest to the batch's
+            item are ("members"), or whose centres are ("centers", eq. 3). Weights are always those of the centres.
         guarded: clusters unite only where the nearest neighbour's cluster is among them.
         split: whether clusters are ever split.
         min_split_size: clusters of this many items or fewer are not split.
@@ -33,8 +36,8 @@ class Options(NamedTuple):
         peak_similarity: a unit is a density peak if its cosine to the nearest denser unit is between these; of more
             than K peaks those with the greatest density x distance count. The reference code's lower bound is 0.4,
             with which identities that are far apart but in one cluster are never split.
-        max_units: of a cluster's units, how many propagate; others, in a cluster that has more, follow the anchor
-            they are the most similar to.
+        max_units: of a cluster's units, how many propagate, at least max_anchors; others, in a cluster that has more,
+            follow the anchor they are the most similar to.
         criterion: "propagation", or "average_linkage" to do without: clusters unite whose items are more similar
             than min_similarity on average, and units go to the anchor with the greatest average similarity.
     """
@@ -49,6 +52,7 @@ class Options(NamedTuple):
     weights: str = "gaussian"
     self_loop: float = 1.0
     placement: str = "propagation"
+    connected_by: str = "members"
     guarded: bool = True
     split: bool = True
     min_split_size: int = 4
@@ -59,8 +63,11 @@ class Options(NamedTuple):
     criterion: str = "propagation"
 
 
-# What differs from the defaults where the paper is read to the letter (eq. 3, section 4.2).
+# What differs from the defaults in the paper's formulas (eq. 3, section 4.2). Where units are chosen, an item's own
+# cluster grows, out of those of its nearest items, in both readings: a graph of all clusters would be N x N.
 PAPER_READING = {
+    "k": 30,
+    "connected_by": "centers",
     "min_similarity": -1.0,
     "weights": "cosine",
     "self_loop": 0.0,
@@ -84,23 +91,28 @@ def check_options(options: Options, num_items: int) -> None:
         ("criterion", CRITERIA),
         ("placement", PLACEMENTS),
         ("weights", WEIGHTS),
+        ("connected_by", CONNECTIONS),
         ("anchors", ANCHORS),
     ):
         if getattr(options, name) not in choices:
             raise ValueError(f"{name} must be one of {choices}, got {getattr(options, name)!r}")
-    if not 1 <= options.num_neighbors < num_items:
-        raise ValueError(f"num_neighbors must be in 1..{num_items - 1}, got {options.num_neighbors}")
-    for name, low in (("k", 1), ("max_anchors", 2), ("max_units", 2), ("min_split_size", 1)):
+    for name, low in (("num_neighbors", 1), ("k", 1), ("max_anchors", 2), ("min_split_size", 1)):
         if getattr(options, name) < low:
             raise ValueError(f"{name} must be at least {low}, got {getattr(options, name)}")
+    if options.max_units < options.max_anchors:
+        raise ValueError(f"max_units must be at least max_anchors, {options.max_anchors}, got {options.max_units}")
     for name in ("alpha_merge", "alpha_split"):
         if not 0 <= getattr(options, name) < 1:
             raise ValueError(f"{name} must be at least 0 and less than 1, got {getattr(options, name)}")
+    for name in ("threshold", "self_loop"):
+        if not getattr(options, name) >= 0:
+            raise ValueError(f"{name} must be at least 0, got {getattr(options, name)}")
+    if options.min_similarity is not None and not -1 <= options.min_similarity <= 1:
+        raise ValueError(f"min_similarity must be in -1..1, got {options.min_similarity}")
     if options.num_similar is not None and not 0 < options.num_similar < num_items - 1:
         raise ValueError(
             f"num_similar must be above 0 and less than the {num_items - 1} others of an item, got {options.num_similar}"
         )
-    if options.self_loop < 0:
-        raise ValueError(f"self_loop must be at least 0, got {options.self_loop}")
-    if len(options.peak_similarity) != 2:
-        raise ValueError(f"peak_similarity must be (low, high), got {options.peak_similarity}")
+    peaks = options.peak_similarity
+    if not isinstance(peaks, tuple) or len(peaks) != 2 or not peaks[0] < peaks[1]:
+        raise ValueError(f"peak_similarity must be a tuple (low, high), got {peaks}")

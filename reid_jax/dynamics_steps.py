@@ -6,13 +6,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from reid_jax import propagation
+from reid_jax import propagation, similarity_bounds
 from reid_jax.dynamics_options import Options
 
 _CHUNK = 8  # clusters that are split at a time
-_SAMPLED = 1024  # columns of the similarities that their distribution is read from
-_NOISE_SIGMAS = 3.0
-_IQR_OF_NORMAL = 1.349  # in standard deviations
 _NEVER = 1e-9  # a share below this is rounding
 _EPSILON = 1e-12
 
@@ -39,58 +36,31 @@ class Batch(NamedTuple):
     min_similarity: jax.Array
 
 
-def chance_similarity(similarities: jax.Array) -> jax.Array:
-    """Estimates the cosine that items of different identities hardly ever exceed, without labels.
-
-    Nearly all pairs are of different identities, so the middle half of the distribution is theirs: the median and
-    the interquartile range give the normal distribution that it would be by chance, and its mean + 3 sigma is the bound.
-
-    Args:
-        similarities: [B, N] float, of some items to all; nan: not to be counted.
-
-    Returns:
-        Scalar float32.
-    """
-    low, median, high = jnp.nanpercentile(_sampled(similarities), jnp.array([25.0, 50.0, 75.0]))
-    return median + _NOISE_SIGMAS * (high - low) / _IQR_OF_NORMAL
-
-
-def similarity_of_nearest(similarities: jax.Array, num_similar: float) -> jax.Array:
-    """Estimates the cosine above which an item has `num_similar` others on average.
-
-    Args:
-        similarities: [B, N] float, of some items to all; nan: not to be counted, such as an item's own.
-        num_similar: above 0, less than N - 1.
-
-    Returns:
-        Scalar float32.
-    """
-    return jnp.nanquantile(_sampled(similarities), 1 - num_similar / (similarities.shape[1] - 1))
-
-
-def _sampled(similarities):
-    return similarities[:, :: -(-similarities.shape[1] // _SAMPLED)]
-
-
 def _min_similarity(similarities, options: Options):
     if options.min_similarity is not None:
         return jnp.float32(options.min_similarity)
     if options.num_similar is not None:
-        return similarity_of_nearest(similarities, options.num_similar)
-    bound = chance_similarity(similarities)
+        return similarity_bounds.similarity_of_nearest(similarities, options.num_similar)
+    bound = similarity_bounds.chance_similarity(similarities)
     if options.k >= similarities.shape[1] - 1:
         return bound
     # Of features with few directions the bulk is so wide that chance would end above every cosine there is.
-    return jnp.minimum(bound, similarity_of_nearest(similarities, options.k))
+    return jnp.minimum(bound, similarity_bounds.similarity_of_nearest(similarities, options.k))
 
 
 def look_around(features, indices, options: Options) -> Batch:
-    """Finds what the batch's items [B] have around them in the features [N, D]."""
+    """Finds what the batch's items have around them.
+
+    Args:
+        features: [N, D] float32, L2-normalised.
+        indices: [B] integer; negative: none. An item given twice counts twice in the estimate of min_similarity.
+        options: `Options`.
+    """
     used = indices >= 0
     items = jnp.where(used, indices, 0).astype(jnp.int32)
     similarities = jnp.matmul(features[items], features.T, precision=jax.lax.Precision.HIGHEST)
     others = similarities.at[jnp.arange(len(items)), items].set(-jnp.inf)
-    nearest = jax.lax.top_k(others, options.num_neighbors)[1]
+    nearest = jax.lax.top_k(others, min(options.num_neighbors, len(features) - 1))[1]
     min_similarity = _min_similarity(jnp.where(used[:, None] & (others > -jnp.inf), others, jnp.nan), options)
     around = jnp.concatenate([items[:, None], nearest], axis=1)
     near = jax.vmap(lambda units: _unit_similarities(features, units, options))(around)
@@ -99,7 +69,18 @@ def look_around(features, indices, options: Options) -> Batch:
 
 
 def place(labels, batch: Batch, options: Options):
-    """Gives every item of the batch all labels of the item it joins, or labels of its own."""
+    """Gives every item of the batch all labels of the item it joins, or labels of its own.
+
+    The labels taken are those from before the batch: two items that choose each other exchange theirs.
+
+    Args:
+        labels: [H, N] int32.
+        batch: from `look_around`.
+        options: `Options`.
+
+    Returns:
+        [H, N] int32.
+    """
     num_items = labels.shape[1]
     if options.placement == "nearest":
         joined, joins = batch.around[:, 1], jnp.ones(len(batch.items), bool)
@@ -120,9 +101,12 @@ def split(labels, units, means, batch: Batch, key, options: Options):
     """Splits the clusters that hold items of the batch, a cluster only once, and returns the new labels [N].
 
     Args:
-        labels: [N] of this level.
-        units: [N], labels of the level below.
-        means: [N, D], the units' mean features by label.
+        labels: [N] int32, of this level.
+        units: [N] int32, labels of the level below.
+        means: [N, D] float32, the units' mean features by label.
+        batch: from `look_around`; of a cluster's items in it the first counts: its similarities order the units.
+        key: jax PRNG key for random anchors, or None.
+        options: `Options`.
     """
     num_items, batch_size = len(labels), len(batch.items)
     is_unit = units == jnp.arange(num_items)  # a unit's label is an item of it, by which it is found
@@ -135,14 +119,14 @@ def split(labels, units, means, batch: Batch, key, options: Options):
     num_units_of_own = jnp.where(active, num_units_of_own, 0)
     order = jnp.argsort(-num_units_of_own, stable=True)
 
-    def parts_of(place, num_units):
+    def parts_of(position, num_units):
         """Returns a cluster's units, the anchor each follows, and whether it is split."""
-        inside = (labels == own[place]) & is_unit
-        nearness, members = jax.lax.top_k(jnp.where(inside, batch.similarities[place], -jnp.inf), num_units)
+        inside = (labels == own[position]) & is_unit
+        nearness, members = jax.lax.top_k(jnp.where(inside, batch.similarities[position], -jnp.inf), num_units)
         valid = nearness > -jnp.inf
         similarities = _unit_similarities(means, members, options)
         affinity = _affinity(_connected(similarities, valid, batch, options), similarities, options)
-        anchor_key = None if key is None else jax.random.fold_in(key, batch.items[place])
+        anchor_key = None if key is None else jax.random.fold_in(key, batch.items[position])
         anchors, is_anchor = _anchors(similarities, affinity, valid, anchor_key, options)
         nearest_anchor = _best(similarities[:, anchors], is_anchor)
         if options.criterion == "propagation":
@@ -150,25 +134,25 @@ def split(labels, units, means, batch: Batch, key, options: Options):
             shares = _propagate(affinity, one_hot, options.alpha_split, options)
             reached = jnp.max(shares, axis=1) > _NEVER
             nearest_anchor = jnp.where(reached, _best(shares, is_anchor), nearest_anchor)
-        is_split = active[place] & (jnp.sum(is_anchor) > 1)
+        is_split = active[position] & (jnp.sum(is_anchor) > 1)
         # A part is called after its anchor: an item of this cluster, and of no other part.
         names = members[anchors]
         rest = inside & is_split & (jnp.sum(inside) > num_units)
         rest = rest.at[members].set(False)
         return jnp.where(valid & is_split, members, num_items), names[nearest_anchor], names, is_anchor, rest
 
-    def split_places(places, names, num_units):
-        members, found, anchors, is_anchor, rest = jax.vmap(partial(parts_of, num_units=num_units))(places)
+    def split_positions(positions, names, num_units):
+        members, found, anchors, is_anchor, rest = jax.vmap(partial(parts_of, num_units=num_units))(positions)
         names = names.at[members].set(found, mode="drop")
         return jax.lax.cond(
             jnp.any(rest), lambda: _with_rest(names, means, anchors, is_anchor, rest, options), lambda: names
         )
 
     def split_chunk(index, names):
-        places = jax.lax.dynamic_slice_in_dim(order, index * _CHUNK, _CHUNK)
-        most = num_units_of_own[places[0]]  # the order is by the number of units
+        positions = jax.lax.dynamic_slice_in_dim(order, index * _CHUNK, _CHUNK)
+        most = num_units_of_own[positions[0]]  # the order is by the number of units
         kind = jnp.sum(most > jnp.array(sizes[:-1]), dtype=jnp.int32)
-        return jax.lax.switch(kind, [partial(split_places, num_units=size) for size in sizes], places, names)
+        return jax.lax.switch(kind, [partial(split_positions, num_units=size) for size in sizes], positions, names)
 
     sizes = [min(size, num_items) for size in _graph_sizes(options)]
     order = jnp.pad(order, (0, -batch_size % _CHUNK), constant_values=order[-1])
@@ -197,12 +181,14 @@ def merge(labels, border, means, batch: Batch, options: Options):
     """Unites the clusters of the batch's items with others around them and returns the new labels [N].
 
     Args:
-        labels: [N] of this level.
-        border: [N], labels of the level above: only clusters inside one of its clusters unite.
-        means: [N, D], the clusters' mean features by label.
+        labels: [N] int32, of this level.
+        border: [N] int32, labels of the level above: only clusters inside one of its clusters unite.
+        means: [N, D] float32, the clusters' mean features by label.
+        batch: from `look_around`.
+        options: `Options`.
     """
 
-    def united_with(around, similarities, connected, used):
+    def united_with(around, connected, used):
         """Returns [M + 1] bool: whose clusters the first one's unites with."""
         clusters = labels[around]
         # A cluster is represented by the item nearest to the batch's, its first one here.
@@ -212,13 +198,15 @@ def merge(labels, border, means, batch: Batch, options: Options):
         if options.criterion == "average_linkage":
             unites = (between[0] > batch.min_similarity) & valid
         else:
+            if options.connected_by == "centers":
+                connected = _connected(between, valid, batch, options)
             connected = connected & valid[:, None] & valid
             unites = (_own_shares(connected, between, options=options) > options.threshold) & valid
         nearest = clusters == clusters[1]
         allowed = jnp.any(unites & nearest) | nearest[0]
         return unites & allowed if options.guarded else unites
 
-    unites = jax.vmap(united_with)(batch.around, batch.around_similarities, batch.connected, batch.used)
+    unites = jax.vmap(united_with)(batch.around, batch.connected, batch.used)
     own = jnp.broadcast_to(labels[batch.items][:, None], unites.shape)
     return _united(labels, own, jnp.where(unites, labels[batch.around], own))
 
@@ -264,12 +252,9 @@ def _anchors(similarities, affinity, valid, key, options: Options):
     """Returns [K] indices of units, and [K] bool: which of them are anchors."""
     num_anchors = min(options.max_anchors, len(valid))
     density = jnp.where(valid, jnp.sum(affinity, axis=1), -1)
-    is_denser = propagation.denser(density) & valid
-    nearest = jnp.max(jnp.where(is_denser, similarities, -jnp.inf), axis=1)
-    densest = valid & ~jnp.any(is_denser, axis=1)
-    prominence = jnp.where(densest, jnp.inf, density * jnp.sqrt(jnp.maximum(2 - 2 * nearest, 0)))
+    prominence, nearest = propagation.peak_prominence(similarities, density, valid=valid)
     low, high = options.peak_similarity
-    is_peak = densest | (valid & (nearest >= low) & (nearest < high))
+    is_peak = valid & ((prominence == jnp.inf) | ((nearest >= low) & (nearest < high)))
     prominence, anchors = jax.lax.top_k(jnp.where(is_peak, prominence, -jnp.inf), num_anchors)
     is_anchor = prominence > -jnp.inf
     if options.anchors == "farthest_points":

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 _EPSILON = 1e-12
 
@@ -72,6 +73,20 @@ def update_lookup_table(
 
     last_turn = jnp.max(turns)
     return jax.lax.while_loop(lambda carry: carry[0] <= last_turn, take_turn, (jnp.zeros_like(last_turn), table))[1]
+
+
+def named_after_first(labels: np.ndarray) -> np.ndarray:
+    """Calls every class after its first sample, as `class_means` takes labels: 0..N-1 with gaps.
+
+    Args:
+        labels: [N] integer; a sample with a negative one is a class of its own.
+
+    Returns:
+        [N] int64.
+    """
+    labels = np.asarray(labels)
+    _, firsts, groups = np.unique(labels, return_index=True, return_inverse=True)
+    return np.where(labels < 0, np.arange(len(labels)), firsts[groups])
 
 
 def class_means(features: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -145,15 +145,30 @@ def density_peaks(centers: jax.Array, *, num_anchors: int) -> jax.Array:
     _check_anchors(centers, num_anchors)
     distances = pairwise_distances(centers)
     density = jnp.sum(jnp.exp(-jnp.square(distances)), axis=1)
-    delta = jnp.min(jnp.where(denser(density), distances, jnp.inf), axis=1)
-    delta = jnp.where(jnp.isinf(delta), jnp.max(distances), delta)
-    return jax.lax.top_k(density * delta, num_anchors)[1]
+    prominence, _ = peak_prominence(1 - jnp.square(distances) / 2, density)
+    return jax.lax.top_k(prominence, num_anchors)[1]
 
 
-def denser(density: jax.Array) -> jax.Array:
-    """Returns [n, n] bool: whether unit j is denser than unit i, by [n] densities; of equal ones the lower index is."""
+def peak_prominence(
+    similarities: jax.Array, density: jax.Array, *, valid: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """Computes rho delta, by which units are density peaks (Rodriguez and Laio 2014), from any density.
+
+    Args:
+        similarities: [n, n] float, s_ij = 1 - |c_i - c_j|^2 / 2: the cosines, where the norms are 1.
+        density: [n] float, rho; of equal ones the lower index is the denser.
+        valid: [n] bool; others are nobody's denser unit, and what they get means nothing. None: all.
+
+    Returns:
+        (rho delta [n], infinite for the densest; [n], the similarity to the nearest denser unit, -inf for the densest).
+    """
+    valid = jnp.ones(len(density), bool) if valid is None else valid
     order = jnp.arange(len(density))
-    return (density > density[:, None]) | ((density == density[:, None]) & (order < order[:, None]))
+    denser = (density > density[:, None]) | ((density == density[:, None]) & (order < order[:, None]))
+    denser &= valid
+    nearest = jnp.max(jnp.where(denser, similarities, -jnp.inf), axis=1)
+    delta = jnp.sqrt(jnp.maximum(2 - 2 * nearest, 0))
+    return jnp.where(jnp.any(denser, axis=1), density * delta, jnp.inf), nearest
 
 
 def farthest_points(

@@ -14,9 +14,17 @@ from experiments import bank_training, cluster_dynamics, dbscan, setup_run
 from experiments.configs import cluster_dynamics as cluster_dynamics_config
 from experiments.configs import dbscan as dbscan_config
 from reid_jax import train, types
+from reid_jax import cluster_dynamics as update_module
 from reid_jax.cluster_dynamics import LabelBank, preserves_clusters
 
-SHARED = tiny_runs.PK_OVERRIDES | {"train.num_iterations": 3, "train.num_steps": 4, "cluster.k1": 6, "cluster.k2": 3}
+SHARED = tiny_runs.PK_OVERRIDES | {
+    "train.num_iterations": 3,
+    "train.num_epochs": 2,
+    "train.num_steps": 2,
+    "checkpoint.every_minutes": 0.0,
+    "cluster.k1": 6,
+    "cluster.k2": 3,
+}
 OVERRIDES = {
     "cluster_dynamics": SHARED | {"dynamics.num_neighbors": 8, "dynamics.k": 4, "dynamics.max_units": 8},
     "dbscan": SHARED | {"cluster.min_samples": 2},
@@ -64,7 +72,9 @@ def test_killed_again_and_again_it_gives_the_same(uninterrupted, prepared, tmp_p
     method, whole, _ = uninterrupted
     workdir = tmp_path / "killed"
     moments = [
+        lambda: list(workdir.glob("checkpoints/last/2")),  # between the first iteration's epochs
         lambda: (workdir / "pseudo_labels/iteration_002.npz").exists(),
+        lambda: list(workdir.glob("checkpoints/last/6")) or (workdir / "result.json").exists(),
     ]
     tiny_runs.run_killed_at(moments, lambda: start(method, prepared, workdir))
     tiny_runs.assert_same(workdir, whole)
@@ -120,10 +130,48 @@ def test_a_batch_has_the_source_first(prepared_source):
     domains = bank_training.load_domains(config, target)
     assert (domains.num_source, domains.num_target) == (24, 24)
     assert domains.source_labels.tolist() == np.repeat([0, 6, 12, 18], 6).tolist()
-    batches = bank_training.draw_batches(config, domains, np.arange(24) // 2, iteration=1)
-    assert batches.shape == (4, 16) and batches[:, :8].max() < 24 <= batches[:, 8:].min()
+    batches = bank_training.draw_batches(config, domains, np.arange(24) // 2, iteration=1, epoch=0)
+    assert batches.shape == (2, 16) and batches[:, :8].max() < 24 <= batches[:, 8:].min()
     classes = domains.with_source(jax.numpy.arange(24) // 2 * 2)
     assert classes.tolist() == [*np.repeat([0, 6, 12, 18], 6), *(24 + np.arange(24) // 2 * 2)]
+
+
+@pytest.mark.parametrize("interval", [0, 1])
+def test_labels_are_updated_for_the_targets_own_items_when_due(prepared_source, tmp_path, monkeypatch, interval):
+    def one_cluster(bank, features, indices, **options):
+        """In place of the update: the batch's items become one cluster."""
+        assert features.shape[0] == bank.labels.shape[1] == 24 and indices.shape == (8,)
+        return bank._replace(labels=bank.labels.at[:, indices].set(jax.numpy.min(indices)))
+
+    monkeypatch.setattr(update_module, "update_label_bank", one_cluster)
+    config = make_config(
+        "cluster_dynamics",
+        prepared_source,
+        source__dataset="other",
+        labels__interval=interval,
+        train__num_iterations=1,
+        train__num_epochs=1,
+    )
+    cluster_dynamics.run_cluster_dynamics(config, tmp_path)
+    domains = bank_training.load_domains(config, setup_run.load_dataset(config.data))
+    batches = bank_training.draw_batches(config, domains, np.arange(24), iteration=1, epoch=0)[:, 8:] - 24
+    expected = np.arange(24)
+    for batch in batches if interval == 0 else batches[:1]:
+        expected[batch] = batch.min()
+    labels = np.load(tmp_path / "pseudo_labels/iteration_001.npz")["pseudo_labels"]
+    assert (labels == np.unique(expected, return_inverse=True)[1][:, None]).all()
+
+
+def test_one_and_eight_devices_give_the_same_labels(prepared, tmp_path):
+    found = []
+    for devices in (1, 8):
+        config = make_config("cluster_dynamics", prepared, num_devices=devices, train__num_iterations=1)
+        result = cluster_dynamics.run_cluster_dynamics(config, tmp_path / str(devices))
+        labels = np.load(tmp_path / str(devices) / "pseudo_labels/iteration_001.npz")["pseudo_labels"]
+        found.append((labels.tolist(), result["last"]["loss"]))
+    (labels_one, one), (labels_eight, eight) = found
+    assert labels_one == labels_eight and eight == pytest.approx(one, rel=1e-4)
+    assert len(np.unique(labels_one)) < 24
 
 
 @pytest.mark.parametrize("method", RUNS)
@@ -144,7 +192,9 @@ def test_errors(prepared, tmp_path, method, field, value, message):
 
 def test_errors_of_the_methods_own(prepared, tmp_path):
     for method, field, value, message in (
-        ("cluster_dynamics", "dynamics__num_neighbors", 24, "dynamics.num_neighbors must be in 1..23, got 24"),
+        ("cluster_dynamics", "dynamics__num_similar", 23.0, "dynamics.num_similar must be above 0 and less than the 23"),
+        ("cluster_dynamics", "dynamics__peak_similarity", ("a", "b"), r"dynamics.peak_similarity must be two numbers"),
+        ("cluster_dynamics", "labels__warmup_steps", 2**31, "labels.warmup_steps must be in 0..2147483646, got 2147483648"),
         ("cluster_dynamics", "dynamics__threshold", -1.0, "dynamics.threshold must be at least 0, got -1.0"),
         ("dbscan", "cluster__k1", 24, "cluster.k1 must be in 1..23, the number of other rows, got 24"),
         ("dbscan", "cluster__eps", 1.0, "cluster.eps must be greater than 0 and less than 1, got 1.0"),
@@ -153,7 +203,8 @@ def test_errors_of_the_methods_own(prepared, tmp_path):
             RUNS[method](make_config(method, prepared, **{field: value}), tmp_path / "run")
 
 
-def test_where_nothing_is_dense_it_says_so(prepared, tmp_path):
-    config = make_config("dbscan", prepared, cluster__eps=0.01, cluster__min_samples=5)
+@pytest.mark.parametrize("method,more", [("dbscan", {}), ("cluster_dynamics", {"labels__init": "dbscan"})])
+def test_where_nothing_is_dense_it_says_so(prepared, tmp_path, method, more):
+    config = make_config(method, prepared, cluster__eps=0.01, cluster__min_samples=5, **more)
     with pytest.raises(types.UserError, match="cluster.eps = 0.01 and cluster.min_samples = 5 give no cluster of 24"):
-        dbscan.run_dbscan(config, tmp_path)
+        RUNS[method](config, tmp_path)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from conftest import clustered_features
 
-from reid_jax import cluster_dynamics, cluster_quality, dynamics_steps
+from reid_jax import cluster_dynamics, cluster_quality, similarity_bounds
 from reid_jax.cluster_dynamics import init_label_bank, label_bank_from, preserves_clusters, update_label_bank
-from reid_jax.dynamics_options import PAPER_READING, Options
+from reid_jax.dynamics_options import PAPER_READING, REFERENCE_READING, Options
 
 SMALL = {"num_neighbors": 12, "k": 5}
 
@@ -150,6 +150,8 @@ class Plain:
                 # Mutual neighbours among all items around, represented by the nearest of each cluster.
                 local = cosines[np.ix_(around[i], around[i])]
                 connected = (self.affinity(local) > 0)[np.ix_(firsts, firsts)]
+                if self.o.connected_by == "centers":
+                    connected = self.affinity(similarities) > 0
                 weights = np.exp(2 * similarities - 2) if self.o.weights == "gaussian" else np.maximum(similarities, 0)
                 shares = self.propagated(np.where(connected, weights, 0), self.o.alpha_merge)[0]
                 united = [p for p, share in zip(firsts[1:], shares[1:]) if share > self.o.threshold]
@@ -170,8 +172,9 @@ VARIANTS = {
     "without split": {"split": False},
     "farthest points": {"anchors": "farthest_points"},
     "average linkage": {"criterion": "average_linkage"},
-    "paper": PAPER_READING,
-    "peaks of the reference code": {"peak_similarity": (0.4, 0.8)},
+    "paper": PAPER_READING | {"k": 5},
+    "connected by centres": {"connected_by": "centers", "k": 3},
+    "reference code": REFERENCE_READING,
     "so many similar ones": {"num_similar": 9.5},
     "more units than propagate": {"max_units": 8, "max_anchors": 3, "threshold": 0.15},
     "a low alpha": {"alpha_merge": 0.7, "alpha_split": 0.3, "threshold": 0.1, "min_similarity": 0.4},
@@ -266,20 +269,44 @@ def test_bank_from_labels_by_hand():
 def test_chance_ends_at_three_sigmas():
     cosines = np.random.default_rng(0).normal(0.05, 0.1, (64, 5000)).astype(np.float32)
     cosines[:, :50] = 0.9  # the few of the same identity
-    assert float(dynamics_steps.chance_similarity(jnp.asarray(cosines))) == pytest.approx(0.35, abs=0.02)
+    assert float(similarity_bounds.chance_similarity(jnp.asarray(cosines))) == pytest.approx(0.35, abs=0.02)
+
+
+def test_as_many_are_similar_as_were_asked_for():
+    # More columns than the distribution is read from; nan where an item meets itself.
+    cosines = np.random.default_rng(0).uniform(-1, 1, (64, 5001)).astype(np.float32)
+    cosines[np.arange(64), np.arange(64)] = np.nan
+    bound = similarity_bounds.similarity_of_nearest(jnp.asarray(cosines), 500.0)
+    assert (cosines > float(bound)).sum(axis=1).mean() == pytest.approx(500, rel=0.03)
+    exact = similarity_bounds.similarity_of_nearest(jnp.array([[jnp.nan, 0.1, 0.2, 0.3, 0.4]]), 1.0)
+    assert float(exact) == pytest.approx(0.1 + 0.3 * (1 - 1 / 4))
+
+
+def test_few_items_are_all_around():
+    features, _ = clustered_features(num_ids=3, size=4, dim=16, spread=0.3)
+    default, all_others = (
+        update_label_bank(init_label_bank(12), jnp.asarray(features), jnp.arange(12), min_similarity=0.3, **options)
+        for options in ({}, {"num_neighbors": 11})
+    )
+    assert default.labels.tolist() == all_others.labels.tolist()
 
 
 @pytest.mark.parametrize(
     "options,message",
     [
-        ({"num_neighbors": 10}, "num_neighbors must be in 1..9, got 10"),
+        ({"num_neighbors": 0}, "num_neighbors must be at least 1, got 0"),
+        ({"max_units": 7}, "max_units must be at least max_anchors, 8, got 7"),
+        ({"threshold": -1.0}, "threshold must be at least 0, got -1.0"),
+        ({"min_similarity": 7.0}, "min_similarity must be in -1..1, got 7.0"),
+        ({"peak_similarity": (0.8, 0.4)}, r"peak_similarity must be a tuple \(low, high\), got \(0.8, 0.4\)"),
+        ({"connected_by": "both"}, r"connected_by must be one of \('members', 'centers'\), got 'both'"),
         ({"k": 0}, "k must be at least 1, got 0"),
         ({"alpha_merge": 1.0}, "alpha_merge must be at least 0 and less than 1, got 1.0"),
         ({"alpha_split": -0.5}, "alpha_split must be at least 0 and less than 1, got -0.5"),
         ({"anchors": "best"}, r"anchors must be one of \('density_peaks', .*\), got 'best'"),
         ({"criterion": "single"}, r"criterion must be one of \('propagation', .*\), got 'single'"),
         ({"self_loop": -1.0}, "self_loop must be at least 0, got -1.0"),
-        ({"peak_similarity": (0.4,)}, r"peak_similarity must be \(low, high\), got \(0.4,\)"),
+        ({"peak_similarity": (0.4,)}, r"peak_similarity must be a tuple \(low, high\), got \(0.4,\)"),
         ({"num_similar": 9.0}, "num_similar must be above 0 and less than the 9 others of an item, got 9.0"),
         ({"anchors": "random"}, "key must be given with anchors='random'"),
     ],

@@ -81,6 +81,10 @@ def test_errors():
         memory.update_lookup_table(jnp.zeros((2, 3)), jnp.zeros((2, 3)), jnp.array([0]))
 
 
+def test_classes_are_named_after_their_first_sample():
+    assert memory.named_after_first(np.array([7, -1, 7, 2, -1, 2])).tolist() == [0, 1, 0, 3, 4, 3]
+
+
 def test_class_means_by_hand():
     rows = jnp.array([[1.0, 0.0], [9.0, 9.0], [0.0, 1.0], [3.0, 2.0]])
     means, counts = memory.class_means(rows, jnp.array([2, -1, 2, 0]))

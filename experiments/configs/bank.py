@@ -21,8 +21,10 @@ def add_fields(config: ml_collections.ConfigDict) -> None:
     config.memory.momentum = 0.2  # the old feature's share (HCD sec. 5.1, SpCL)
 
     config.train = ml_collections.ConfigDict()
-    config.train.num_iterations = 16 if small else 60  # evaluations; 60 of 400 steps are the paper's 24,000
-    config.train.num_steps = 50 if small else 400  # of each iteration
+    config.train.num_iterations = 16 if small else 60  # evaluations; 60 of 4 x 100 steps are the paper's 24,000
+    # Epochs of an iteration: batches are drawn by the labels at an epoch's beginning; a checkpoint may follow each.
+    config.train.num_epochs = 1 if small else 4
+    config.train.num_steps = 50 if small else 100  # of each epoch
     config.train.num_ids = 16  # P: clusters per batch, fewer images than P x K where clusters are small
     config.train.num_instances = 4  # K: images per cluster in a batch, at most; as many of the source again
     config.train.num_frames = shared.num_frames(config.data.dataset)  # drawn from each tracklet; 1 for images

@@ -19,4 +19,6 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.memory.kind = "unified"
     config.memory.cluster_momentum = 0.1  # the old vector's share, of "cluster" (its reference code)
     config.cluster = bank.cluster_fields()
+    if config.data.dataset not in shared.SMALL_DATASETS:
+        config.cluster.k1 = 30  # SpCL's and Cluster Contrast's code; 20 is HCD's
     return config
