@@ -51,7 +51,8 @@ def grouped_batches(
     """Draws batches of up to K images of each cluster, without repeating those of clusters that have fewer.
 
     All clusters in random order, then again, cut into batches: with clusters of K images or more a batch is one of
-    `pk_batches`; where every image is its own cluster, of all images once. (The sampler of SpCL's code.)
+    `pk_batches`; where every image is its own cluster, of all images once. (As the sampler of SpCL's code, but for its
+    repeats and its preference of other cameras.)
 
     Args:
         rng: the generator to draw from.
