@@ -22,8 +22,8 @@ from experiments.configs import shared
 from reid_jax import cluster_dynamics, cluster_quality, dynamics_options, optimizers, sharding, train
 
 BATCH_SIZE = 64
-DEFAULTS = {"defaults": {}}
-VARIANTS = DEFAULTS | {
+VARIANTS = {
+    "defaults": {},
     "reference code": dynamics_options.REFERENCE_READING,
     "paper": dynamics_options.PAPER_READING,
     "cosine weights": {"weights": "cosine"},
@@ -140,15 +140,17 @@ def main() -> None:
     parser.add_argument("--features", help=".npz with embeddings and pids; without it time is measured")
     parser.add_argument("--sweeps", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--variants", choices=["defaults", "all"], default="defaults")
+    parser.add_argument("--variants", default="defaults", help=f"all, or of {', '.join(VARIANTS)}, separated by commas")
     parser.add_argument("--rows", type=int, default=12_936, help="N, of what is timed")
     parser.add_argument("--dim", type=int, default=2_048, help="D")
     parser.add_argument("--repeats", type=int, default=2)
     args = parser.parse_args()
     start = time.monotonic()
     if args.features:
-        variants = VARIANTS if args.variants == "all" else DEFAULTS
-        sweep_over(args.features, num_sweeps=args.sweeps, variants=variants, seed=args.seed)
+        names = list(VARIANTS) if args.variants == "all" else args.variants.split(",")
+        if unknown := [name for name in names if name not in VARIANTS]:
+            parser.error(f"--variants: no {unknown[0]!r}; choose of {', '.join(VARIANTS)}")
+        sweep_over(args.features, num_sweeps=args.sweeps, variants={name: VARIANTS[name] for name in names}, seed=args.seed)
     else:
         time_update(args.rows, args.dim, args.repeats)
     print(f"({time.monotonic() - start:.0f} s)")
