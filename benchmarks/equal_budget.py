@@ -1,4 +1,4 @@
-"""Compares methods on one data set under an equal budget, from their run directories; several runs of a method are seeds.
+"""Compares methods on one data set under an equal budget, from their run directories NAME_DATASET_SEED or NAME/seed_SEED.
 
     python benchmarks/equal_budget.py runs/hct_synthetic_* runs/buc_synthetic_* runs/softened_synthetic_*
     python benchmarks/equal_budget.py --by=images runs/hct_synthetic_* runs/cluster_dynamics_synthetic_*
@@ -12,12 +12,12 @@ import argparse
 import importlib
 import json
 import pathlib
+import re
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import setup_run
-from experiments.config_checks import flat_fields
 
 
 def read_history(workdir: str) -> list[dict]:
@@ -38,13 +38,12 @@ def read_config(workdir: str) -> ConfigDict:
     return importlib.import_module(f"experiments.configs.{result['method']}").get_config(result["dataset"])
 
 
-def variant(workdir: str) -> str:
-    """What a row of the table is called: the method, its memory if there are several, and its source."""
-    fields = flat_fields(read_config(workdir).to_dict())
-    parts = [read_result(workdir)["method"], fields.get("memory.kind")]
-    if fields.get("source.dataset"):
-        parts.append(f"from {fields['source.dataset']}")
-    return " ".join(part for part in parts if part)
+def row_name(workdir: str) -> str:
+    """What a row of the table is called: the run's folder without data set and seed, or the sweep's row."""
+    path = pathlib.Path(workdir).resolve()
+    if re.fullmatch(r"seed_\d+", path.name):
+        return path.parent.name
+    return re.sub(r"_\d+$", "", path.name).removesuffix(f"_{read_result(workdir)['dataset']}")
 
 
 def seconds_of(workdir: str) -> list[float]:
@@ -114,7 +113,7 @@ def main() -> None:
     print(f"equal budget: {budget:,.0f} {args.by}\n")
     print(f"| method | seeds | direct transfer | best in equal budget | best | last | label-free choice | {args.by} |")
     print("|---|---|---|---|---|---|---|---|")
-    names = {workdir: variant(workdir) for workdir in args.workdirs}
+    names = {workdir: row_name(workdir) for workdir in args.workdirs}
     for name in dict.fromkeys(names.values()):
         own = [summary(workdir, ends[workdir], budget) for workdir in args.workdirs if names[workdir] == name]
         column = {key: [row[key] for row in own] for key in own[0]}

@@ -52,6 +52,10 @@ def load_domains(config: ConfigDict, target: Dataset) -> Domains:
     """
     if not config.source.dataset:
         return Domains(target, 0)
+    if config.data.dataset in config.source.dataset.split("+"):
+        raise types.UserError(
+            f"source.dataset must not name data.dataset, the target, {config.data.dataset!r}, got {config.source.dataset!r}"
+        )
     data = config.data.copy_and_resolve_references()
     try:
         data.dataset = config.source.dataset
@@ -76,7 +80,7 @@ def check(config: ConfigDict, domains: Domains, mesh: Mesh) -> int:
     if batch_size > domains.num_target:
         raise types.UserError(
             f"train.num_ids x train.num_instances must be at most the {domains.num_target} training samples, got "
-            f"{config.train.num_ids} x {config.train.num_instances}"
+            f"{config.train.num_ids} x {config.train.num_instances}; lower train.num_ids"
         )
     if config.stop.signal != "agreement":
         raise types.UserError(f"stop.signal must be 'agreement', got {config.stop.signal!r}, which is not computed")
@@ -165,13 +169,18 @@ def dense_clusters(config: ConfigDict, rows: np.ndarray) -> np.ndarray:
     """Clusters the target's features [N_t, D] by DBSCAN and returns labels [N_t]: -1 for samples in no cluster.
 
     Raises:
-        UserError: nothing lies densely enough.
+        UserError: nothing lies densely enough, or all of it does: there would be nothing to learn.
     """
     pseudo_labels = density_clusters.jaccard_dbscan(rows, **config.cluster)
     if pseudo_labels.max() < 0:
         raise types.UserError(
             f"cluster.eps = {config.cluster.eps} and cluster.min_samples = {config.cluster.min_samples} give no "
             f"cluster of {len(rows)} samples; give a greater eps or fewer samples"
+        )
+    if pseudo_labels.min() == pseudo_labels.max():
+        raise types.UserError(
+            f"cluster.eps = {config.cluster.eps} and cluster.k1 = {config.cluster.k1} give a single cluster of all "
+            f"{len(rows)} samples; give a smaller eps or k1"
         )
     return pseudo_labels
 

@@ -121,8 +121,8 @@ def run_cluster_dynamics(config: ConfigDict, workdir: str) -> dict[str, Any]:
         bank_training.check_clustering(config, domains)
     model = setup_run.build_model(config.model)
     setup_run.check_training(model, config.data, batch_size=batch_size * config.train.num_frames)
+    setup_run.check_start(config, model, resuming=run_directory.has_checkpoint(workdir))
     run = run_directory.RunDirectory(workdir, config, dataset)
-    setup_run.check_start(config, model, resuming=run.is_resuming())
     dataset = setup_run.with_images(dataset, config.data)
     domains = domains._replace(joined=setup_run.with_images(domains.joined, config.data))
 

@@ -35,14 +35,14 @@ def run(method: str, run_method: Callable[[ConfigDict, str], Any], *, variant_fi
     def main() -> None:
         config = flags.FLAGS.config
         _check_method(config, method)
-        variant = [config[section][field] for section, field in paths]
-        default = pathlib.Path("runs", "_".join([method, *filter(None, variant), config.data.dataset]))
+        variant = [(section, config[section][field]) for section, field in paths]
+        parts = [f"from_{value}" if section == "source" else value for section, value in variant if value]
+        default = pathlib.Path("runs", "_".join([method, *parts, config.data.dataset]))
         workdir = pathlib.Path(flags.FLAGS.workdir or default)
         check_workdir(workdir)
         run_method(config, str(workdir))
 
-    # The section where the field's name says too little: SOURCE for source.dataset.
-    variant = "".join(f"_{(section if field == 'dataset' else field).upper()}" for section, field in paths)
+    variant = "".join("[_from_SOURCE]" if section == "source" else f"_{field.upper()}" for section, field in paths)
     cli.run(main, functools.partial(_define_flags, method, f"runs/{method}{variant}_DATASET"))
 
 

@@ -79,7 +79,7 @@ _RULES = {
     "dynamics.alpha_split": _from_up_to(0, 1),
     "dynamics.threshold": _at_least(0),
     "dynamics.min_similarity": Rule("in -1..1, or None", lambda value: value is None or -1 <= value <= 1),
-    "dynamics.num_similar": Rule("above 0, or None", lambda value: value is None or value > 0),
+    "dynamics.num_similar": _at_least(0),
     "dynamics.weights": _one_of(*dynamics_options.WEIGHTS),
     "dynamics.self_loop": _at_least(0),
     "dynamics.placement": _one_of(*dynamics_options.PLACEMENTS),
@@ -88,7 +88,7 @@ _RULES = {
     "dynamics.anchors": _one_of(*dynamics_options.ANCHORS),
     "dynamics.max_anchors": _at_least(2),
     "dynamics.peak_similarity": Rule(
-        "two numbers (low, high)",
+        "two numbers (low, high), the lower first",
         lambda value: (
             len(value) == 2 and all(isinstance(number, int | float) for number in value) and value[0] < value[1]
         ),

@@ -174,7 +174,10 @@ def main() -> None:
         report.save_curves(given.output, panels, over=over)
     except types.UserError as error:
         raise types.UserError(f"--output: {error}") from error
-    print(f"curves of {', '.join(runs)}: {os.fspath(given.output)}", flush=True)
+    drawn = [name for name in runs if any(len(run) for curves in panels.values() for run in curves[name])]
+    print(f"curves of {', '.join(drawn)}: {os.fspath(given.output)}", flush=True)
+    for name in runs.keys() - drawn:
+        print(f"not drawn, it has none of these fields: {name}", flush=True)
 
 
 def define_flags() -> None:

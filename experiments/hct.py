@@ -94,8 +94,8 @@ def run_hct(config: ConfigDict, workdir: str) -> dict[str, Any]:
     setup_run.check_distance_matrix(len(samples))
     model = setup_run.build_model(config.model)
     setup_run.check_training(model, config.data, batch_size=batch_size * num_frames)
+    setup_run.check_start(config, model, resuming=run_directory.has_checkpoint(workdir))
     run = run_directory.RunDirectory(workdir, config, dataset)
-    setup_run.check_start(config, model, resuming=run.is_resuming())
     dataset = setup_run.with_images(dataset, config.data)
     images = dataset.images["train"]
 

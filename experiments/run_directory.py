@@ -42,6 +42,12 @@ FREE_FIELDS = (
 FINISHED_FREE_FIELDS = frozenset(FREE_FIELDS) - {"train.num_iterations"}
 
 
+def has_checkpoint(workdir: str | pathlib.Path) -> bool:
+    """Whether there is a run to resume in a folder, which need not be there; nothing is made or opened."""
+    last = pathlib.Path(workdir, "checkpoints", "last")
+    return last.is_dir() and any(step.name.isdecimal() for step in last.iterdir())
+
+
 def finished_result(workdir: str | pathlib.Path, config: ConfigDict) -> dict[str, Any] | None:
     """Returns the result of the finished run in a folder; None: there is none.
 

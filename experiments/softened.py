@@ -51,8 +51,8 @@ def run_softened(config: ConfigDict, workdir: str) -> dict[str, Any]:
         )
 
     trunk = lookup_training.make_trunk(config, softened_loss, mesh)
+    setup_run.check_start(config, trunk.model, resuming=run_directory.has_checkpoint(workdir))
     run = run_directory.RunDirectory(workdir, config, dataset)
-    setup_run.check_start(config, trunk.model, resuming=run.is_resuming())
     dataset = setup_run.with_images(dataset, config.data)
     evaluate = functools.partial(
         setup_run.evaluate_model, config.evaluation, trunk.embed_step, dataset=dataset, mesh=mesh

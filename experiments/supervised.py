@@ -83,8 +83,8 @@ def run_supervised(config: ConfigDict, workdir: str) -> dict[str, Any]:
         num_classes = int(train_ids.max()) + 1
         model = setup_run.build_model(config.model, IdClassifier, num_classes=num_classes, dropout=config.head.dropout)
     setup_run.check_training(model, config.data, batch_size=batch_size * config.train.num_frames)
+    setup_run.check_start(config, model, resuming=run_directory.has_checkpoint(workdir))
     run = run_directory.RunDirectory(workdir, config, dataset)
-    setup_run.check_start(config, model, resuming=run.is_resuming())
     dataset = setup_run.with_images(dataset, config.data)
     images = dataset.images["train"]
 

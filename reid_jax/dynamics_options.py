@@ -21,7 +21,7 @@ class Options(NamedTuple):
         threshold: sigma: what a share must exceed for an item to join another, or clusters to unite.
         min_similarity: below this cosine there is no affinity. None: by the features at hand.
         num_similar: without min_similarity: it is the cosine that an item's others exceed this many times on average.
-            None: where chance ends (`dynamics_steps.chance_similarity`), or k times where that is lower.
+            0: where chance ends (`similarity_bounds.chance_similarity`), or k times where that is lower.
         weights: of pairs with affinity: "gaussian", exp(-|u - v|^2), or "cosine" as in eq. (3).
         self_loop: added to each unit's degree; see `propagation.normalize_affinity`.
         placement: an item joins the one with the greatest share of it if that exceeds the threshold, and else stands
@@ -48,7 +48,7 @@ class Options(NamedTuple):
     alpha_split: float = 0.99
     threshold: float = 0.25
     min_similarity: float | None = None
-    num_similar: float | None = None
+    num_similar: float = 0.0
     weights: str = "gaussian"
     self_loop: float = 1.0
     placement: str = "propagation"
@@ -109,9 +109,9 @@ def check_options(options: Options, num_items: int) -> None:
             raise ValueError(f"{name} must be at least 0, got {getattr(options, name)}")
     if options.min_similarity is not None and not -1 <= options.min_similarity <= 1:
         raise ValueError(f"min_similarity must be in -1..1, got {options.min_similarity}")
-    if options.num_similar is not None and not 0 < options.num_similar < num_items - 1:
+    if not 0 <= options.num_similar < num_items - 1:
         raise ValueError(
-            f"num_similar must be above 0 and less than the {num_items - 1} others of an item, got {options.num_similar}"
+            f"num_similar must be at least 0 and less than the {num_items - 1} others of an item, got {options.num_similar}"
         )
     peaks = options.peak_similarity
     if not isinstance(peaks, tuple) or len(peaks) != 2 or not peaks[0] < peaks[1]:

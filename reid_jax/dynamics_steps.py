@@ -39,7 +39,7 @@ class Batch(NamedTuple):
 def _min_similarity(similarities, options: Options):
     if options.min_similarity is not None:
         return jnp.float32(options.min_similarity)
-    if options.num_similar is not None:
+    if options.num_similar:
         return similarity_bounds.similarity_of_nearest(similarities, options.num_similar)
     bound = similarity_bounds.chance_similarity(similarities)
     if options.k >= similarities.shape[1] - 1:

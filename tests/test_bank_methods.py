@@ -180,7 +180,7 @@ def test_one_and_eight_devices_give_the_same_labels(prepared, tmp_path):
     [
         ("train__num_ids", 20, "train.num_ids x train.num_instances must be at most the 24 training samples, got 20 x 2"),
         ("source__dataset", "nowhere", "source.dataset = 'nowhere': data.dir: no prepared data set 'nowhere' in"),
-        ("source__dataset", "tiny", "source.dataset = 'tiny': data.dataset: 'tiny.tiny' must name different data sets"),
+        ("source__dataset", "tiny", "source.dataset must not name data.dataset, the target, 'tiny', got 'tiny'"),
         ("stop__signal", "silhouette", "stop.signal must be 'agreement', got 'silhouette', which is not computed"),
     ],
 )
@@ -192,7 +192,7 @@ def test_errors(prepared, tmp_path, method, field, value, message):
 
 def test_errors_of_the_methods_own(prepared, tmp_path):
     for method, field, value, message in (
-        ("cluster_dynamics", "dynamics__num_similar", 23.0, "dynamics.num_similar must be above 0 and less than the 23"),
+        ("cluster_dynamics", "dynamics__num_similar", 23.0, "dynamics.num_similar must be at least 0 and less than the 23"),
         ("cluster_dynamics", "dynamics__peak_similarity", ("a", "b"), r"dynamics.peak_similarity must be two numbers"),
         ("cluster_dynamics", "labels__warmup_steps", 2**31, "labels.warmup_steps must be in 0..2147483646, got 2147483648"),
         ("cluster_dynamics", "dynamics__threshold", -1.0, "dynamics.threshold must be at least 0, got -1.0"),

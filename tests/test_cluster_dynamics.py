@@ -30,9 +30,9 @@ class Plain:
             others = np.concatenate([np.delete(cosines[i], i) for i in batch])
             low, median, high = np.percentile(others, [25, 50, 75])
             self.least = median + 3 * (high - low) / 1.349
-            wanted = self.o.k if self.o.num_similar is None else self.o.num_similar
+            wanted = self.o.num_similar or self.o.k
             bound = np.quantile(others, 1 - wanted / (self.num_items - 1))
-            self.least = bound if self.o.num_similar is not None else min(self.least, bound)
+            self.least = bound if self.o.num_similar else min(self.least, bound)
         around = {}
         for i in batch:
             others = sorted((j for j in range(self.num_items) if j != i), key=lambda j: -cosines[i, j])
@@ -307,7 +307,7 @@ def test_few_items_are_all_around():
         ({"criterion": "single"}, r"criterion must be one of \('propagation', .*\), got 'single'"),
         ({"self_loop": -1.0}, "self_loop must be at least 0, got -1.0"),
         ({"peak_similarity": (0.4,)}, r"peak_similarity must be a tuple \(low, high\), got \(0.4,\)"),
-        ({"num_similar": 9.0}, "num_similar must be above 0 and less than the 9 others of an item, got 9.0"),
+        ({"num_similar": 9.0}, "num_similar must be at least 0 and less than the 9 others of an item, got 9.0"),
         ({"anchors": "random"}, "key must be given with anchors='random'"),
     ],
 )

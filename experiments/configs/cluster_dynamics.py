@@ -31,7 +31,6 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     # How labels are updated: see reid_jax.dynamics_options.Options, whose defaults these are.
     config.dynamics = ml_collections.ConfigDict(dynamics_options.Options()._asdict())
     config.dynamics.min_similarity = ml_collections.config_dict.placeholder(float)  # None: by the features at hand
-    config.dynamics.num_similar = ml_collections.config_dict.placeholder(float)  # None: where chance ends
     if small:
         # Embeddings of a small network that has hardly learned lie close together: it takes a stricter affinity than
         # k = 30 (sec. 5.1) and the end of chance are.
