@@ -181,6 +181,7 @@ def test_one_and_eight_devices_give_the_same_labels(prepared, tmp_path):
         ("train__num_ids", 20, "train.num_ids x train.num_instances must be at most the 24 training samples, got 20 x 2"),
         ("source__dataset", "nowhere", "source.dataset = 'nowhere': data.dir: no prepared data set 'nowhere' in"),
         ("source__dataset", "tiny", "source.dataset must not name data.dataset, the target, 'tiny', got 'tiny'"),
+        ("model__checkpoint", "nowhere", "no checkpoint in 'nowhere'; expected the folder checkpoints/best in it"),
         ("stop__signal", "silhouette", "stop.signal must be 'agreement', got 'silhouette', which is not computed"),
     ],
 )
