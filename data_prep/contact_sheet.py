@@ -10,16 +10,13 @@ import collections
 import itertools
 import pathlib
 
+import numpy as np
 from absl import flags
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from data_prep import cli
 from data_prep.readers import listing, market1501
-from reid_jax import types
-
-_TILE_HEIGHT, _TILE_WIDTH = 128, 64  # pixels
-_GAP, _LABEL = 4, 14
-_PAPER, _INK = (250, 250, 250), (20, 20, 20)
+from reid_jax import image_rows, types
 
 
 def contact_sheet(
@@ -27,8 +24,8 @@ def contact_sheet(
     *,
     rows: int,
     columns: int,
-    tile_height: int = _TILE_HEIGHT,
-    tile_width: int = _TILE_WIDTH,
+    tile_height: int = 128,
+    tile_width: int = 64,
 ) -> Image.Image:
     """Draws images on a sheet.
 
@@ -36,31 +33,26 @@ def contact_sheet(
         images: image files; where all names follow Market-1501's, rows are identities, otherwise a plain grid.
         rows: greatest number of rows.
         columns: greatest number of images in a row.
-        tile_height: height of an image on the sheet, in pixels.
-        tile_width: greatest width of an image on the sheet, in pixels.
+        tile_height: greatest height of an image on the sheet, in pixels, at least 16.
+        tile_width: greatest width of an image on the sheet, in pixels, at least 16.
 
     Returns:
-        An RGB image with a label over each tile: identity and camera, or the file's name.
+        An RGB image with a label under each image: identity and camera, or the file's name.
 
     Raises:
         UserError: no images, rows or columns less than 1, or a file is no image.
+        ValueError: see `image_rows.draw_rows`.
     """
     for name, value in (("rows", rows), ("columns", columns)):
         if value < 1:
             raise types.UserError(f"--{name}: {value} must be at least 1")
     if not images:
         raise types.UserError("--source: no images in it")
-    table = arrange(images, rows=rows, columns=columns)
-    across, down = tile_width + _GAP, tile_height + _GAP + _LABEL
-    widest = max(len(row) for row in table)
-    sheet = Image.new("RGB", (widest * across + _GAP, len(table) * down + _GAP), _PAPER)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
-    for y, row in enumerate(table):
-        for x, (label, file) in enumerate(row):
-            left, top = _GAP + x * across, _GAP + y * down
-            draw.text((left, top), _shortened(label, font, tile_width), fill=_INK, font=font)
-            sheet.paste(_thumbnail(file, tile_height, tile_width), (left, top + _LABEL))
-    return sheet
+    shown = [
+        image_rows.Row("", [image_rows.Tile(_thumbnail(file, tile_height, tile_width), label) for label, file in row])
+        for row in arrange(images, rows=rows, columns=columns)
+    ]
+    return image_rows.draw_rows(shown, tile_height=tile_height, tile_width=tile_width, max_columns=columns)
 
 
 def arrange(images: list[pathlib.Path], *, rows: int, columns: int) -> list[list[tuple[str, pathlib.Path]]]:
@@ -91,7 +83,8 @@ def arrange(images: list[pathlib.Path], *, rows: int, columns: int) -> list[list
     return table
 
 
-def _thumbnail(file: pathlib.Path, height: int, width: int) -> Image.Image:
+def _thumbnail(file: pathlib.Path, height: int, width: int) -> np.ndarray:
+    """An image [h, w, 3] uint8, made no larger than this at once: a sheet's images at full size may fill the memory."""
     try:
         with Image.open(file) as image:
             image = image.convert("RGB")
@@ -100,14 +93,8 @@ def _thumbnail(file: pathlib.Path, height: int, width: int) -> Image.Image:
         if getattr(error, "errno", None) is not None:
             raise
         raise types.UserError(f"--source: {file} is not a whole image") from None
-    scale = min(height / image.height, width / image.width)
-    return image.resize((max(1, round(scale * image.width)), max(1, round(scale * image.height))))
-
-
-def _shortened(label: str, font: ImageFont.ImageFont, width: int) -> str:
-    while label and font.getlength(label) > width:
-        label = label[:-1]
-    return label
+    image.thumbnail((width, height), reducing_gap=None)
+    return np.asarray(image)
 
 
 def _define_flags() -> None:

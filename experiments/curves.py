@@ -33,6 +33,8 @@ _SHARES = {
     "bcubed_precision": "BCubed precision",
     "bcubed_recall": "BCubed recall",
     "bcubed_f": "BCubed F",
+    "reliable_precision": "reliable images that are right",
+    "reliable_cross_camera": "reliable images by another camera",
 }
 # What is drawn over what where no field is asked for, and of how many fields at most.
 _DEFAULT_FIELDS = {
@@ -44,40 +46,52 @@ Runs = Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]
 
 
 def find_runs(folders: Sequence[str]) -> dict[str, list[list[dict[str, Any]]]]:
-    """Reads the records of all runs in folders.
-
-    Args:
-        folders: run directories, or folders of sweeps.
-
-    Returns:
-        By name, the records of its runs, one for each seed. Original models' (`source_...`) are left out of folders
-        that hold others.
+    """Reads the records of all runs in folders, as `find_folders` finds and names them.
 
     Raises:
         UserError: a folder has no runs or is given twice, or a file cannot be read.
     """
-    found: dict[tuple[str, str], list[list[dict[str, Any]]]] = {}
+    return {
+        name: [read_records(place / _METRICS) for place in places] for name, places in find_folders(folders).items()
+    }
+
+
+def find_folders(folders: Sequence[str], *, flag: str = "runs") -> dict[str, list[pathlib.Path]]:
+    """Finds the run directories in folders.
+
+    Args:
+        folders: run directories, or folders of sweeps.
+        flag: the command line's name for them, for messages.
+
+    Returns:
+        By name, the run directories, one for each seed. Original models' (`source_...`) are left out of folders that
+        hold others.
+
+    Raises:
+        UserError: a folder has no runs or is given twice.
+    """
+    found: dict[tuple[str, str], list[pathlib.Path]] = {}
     if len({pathlib.Path(folder).resolve() for folder in folders}) < len(folders):
-        raise types.UserError(f"--runs: a folder is given twice: {', '.join(folders)}")
+        raise types.UserError(f"--{flag}: a folder is given twice: {', '.join(folders)}")
     for folder in map(pathlib.Path, folders):
         paths = sorted(folder.rglob(_METRICS))
         inside = [path for path in paths if path.parent == folder or not path.parent.name.startswith("source_")]
         paths = inside or paths
         if not paths:
             raise types.UserError(
-                f"--runs: no {_METRICS} in {str(folder)!r}; it must be a run directory or a sweep's folder"
+                f"--{flag}: no {_METRICS} in {str(folder)!r}; it must be a run directory or a sweep's folder"
             )
         for path in paths:
             row = path.parent.relative_to(folder)
             parts = [part for part in row.parts if not part.startswith("seed_")]
             name = " ".join([folder.resolve().name] * (len(folders) > 1 or not parts) + parts)
-            found.setdefault((name, " ".join([str(folder), *parts])), []).append(read_records(path))
+            found.setdefault((name, " ".join([str(folder), *parts])), []).append(path.parent)
     short = [name for name, _ in found]
     # Folders of the same name at different places are told apart by their paths.
-    return {name if short.count(name) == 1 else path: runs for (name, path), runs in found.items()}
+    return {name if short.count(name) == 1 else path: places for (name, path), places in found.items()}
 
 
-def read_records(path: pathlib.Path) -> list[dict[str, Any]]:
+def read_records(path: pathlib.Path, *, flag: str = "runs") -> list[dict[str, Any]]:
     """Reads a metrics.jsonl.
 
     Raises:
@@ -88,9 +102,9 @@ def read_records(path: pathlib.Path) -> list[dict[str, Any]]:
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError as error:
-            raise types.UserError(f"--runs: line {number} of {str(path)!r} is not JSON") from error
+            raise types.UserError(f"--{flag}: line {number} of {str(path)!r} is not JSON") from error
         if not isinstance(records[-1], dict):
-            raise types.UserError(f"--runs: line {number} of {str(path)!r} is no JSON object")
+            raise types.UserError(f"--{flag}: line {number} of {str(path)!r} is no JSON object")
     return records
 
 
@@ -150,6 +164,11 @@ def default_fields(runs: Runs, *, over: str = "iteration") -> list[str]:
     return found[:most] or [usual[-1]]
 
 
+def label_of(field: str) -> str:
+    """What a field's axis is called; `make_curves` draws shares in per cent."""
+    return f"{_SHARES[field]}, per cent" if field in _SHARES else field.replace("_", " ")
+
+
 def is_number(value: Any) -> bool:
     """Whether a value of a record can be drawn."""
     return isinstance(value, int | float) and not isinstance(value, bool)
@@ -168,8 +187,7 @@ def main() -> None:
         runs = by_level(runs)
     panels = {}
     for field in given.fields or default_fields(runs, over=over):
-        label = f"{_SHARES[field]}, per cent" if field in _SHARES else field.replace("_", " ")
-        panels[label] = make_curves(runs, field, over=over)
+        panels[label_of(field)] = make_curves(runs, field, over=over)
     try:
         report.save_curves(given.output, panels, over=over)
     except types.UserError as error:

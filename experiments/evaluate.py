@@ -3,35 +3,12 @@
     python experiments/evaluate.py --checkpoint=runs/hct_market1501 --dataset=dukemtmcreid --data_dir=data
 """
 
-import pathlib
-
 from absl import flags
 from ml_collections import ConfigDict
 
 from data_prep import cli
-from experiments import config_checks, reporting, setup_run
-from experiments.configs import shared
+from experiments import config_checks, reporting, setup_run, trained_model
 from reid_jax import checkpoints, features, logs, sharding, types
-
-
-def run_config(checkpoint: str) -> ConfigDict:
-    """Reads the config of the run that a checkpoint belongs to.
-
-    Raises:
-        UserError: there is no config.json in or above the folder.
-    """
-    for folder in (pathlib.Path(checkpoint), *pathlib.Path(checkpoint).absolute().parents[:2]):
-        if (folder / "config.json").is_file():
-            # Fields that came after the run have the value that changes nothing.
-            config = shared.base_config("folder").unlock()
-            config.update(logs.read_json(folder / "config.json"))
-            own = shared.base_config("folder").data
-            for name in ("cache_dir", "cache_gib", "num_workers"):  # of the machine that trained
-                config.data[name] = own[name]
-            return config
-    raise types.UserError(
-        f"checkpoint: no run directory at {checkpoint!r}: neither it nor its parents hold config.json"
-    )
 
 
 def main() -> None:
@@ -39,7 +16,7 @@ def main() -> None:
     given = flags.FLAGS
     if given.checkpoint is None:
         raise types.UserError("checkpoint: give --checkpoint=RUN_DIRECTORY")
-    config = run_config(given.checkpoint)
+    config = trained_model.run_config(given.checkpoint)
     config.data.dataset = given.dataset or config.data.dataset
     config.data.dir = given.data_dir or config.data.dir
     if given.tracklets is not None:

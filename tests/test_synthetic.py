@@ -580,7 +580,7 @@ def test_bad_video_arguments(tmp_path, argument, value):
 def test_contact_sheet_of_video_is_a_grid(video_root):
     images = listing.list_images(video_root, recursive=True)
     assert [len(row) for row in contact_sheet.arrange(images, rows=2, columns=3)] == [3, 3]
-    assert contact_sheet.contact_sheet(images, rows=2, columns=3).size == (3 * 68 + 4, 2 * 146 + 4)
+    assert contact_sheet.contact_sheet(images, rows=2, columns=3).size == (3 * 76 + 16, 2 * 170 + 14 + 16)
 
 
 def test_contact_sheet_rows_are_identities(root):
@@ -596,7 +596,7 @@ def test_contact_sheet_rows_are_identities(root):
         names = [file.name for file in images if file.name.startswith((f"{int(pid):04d}_", f"{pid}_"))]
         assert {label.split()[1] for label, _ in row} == {name.split("_")[1][:2] for name in names}
     sheet = contact_sheet.contact_sheet(images, rows=2, columns=3)
-    assert sheet.size == (3 * 68 + 4, 2 * 146 + 4)
+    assert sheet.size == (3 * 76 + 16, 2 * 155 + 14 + 16)
 
 
 def test_contact_sheet_of_other_images_is_a_grid(tmp_path):
@@ -606,7 +606,7 @@ def test_contact_sheet_of_other_images_is_a_grid(tmp_path):
     table = contact_sheet.arrange(images, rows=2, columns=2)
     assert [[label for label, _ in row] for row in table] == [["item0", "item1"], ["item2", "item3"]]
     sheet = np.asarray(contact_sheet.contact_sheet(images, rows=2, columns=2))
-    assert tuple(sheet[4 + 14 + 10, 4 + 68 + 10]) == (50, 0, 0)
+    assert tuple(sheet[14 + 64, 14 + 76 + 10]) == (50, 0, 0)
 
 
 def test_contact_sheet_errors(tmp_path):
@@ -629,7 +629,7 @@ def test_contact_sheet_command(root, tmp_path):
     done = run(f"--source={root}", f"--output={output}", "--rows=2")
     assert done.returncode == 0, done.stderr
     with Image.open(output) as sheet:
-        assert sheet.height == 2 * 146 + 4
+        assert sheet.height == 2 * 155 + 14 + 16
     failed = run(f"--source={root / 'nowhere'}", f"--output={output}")
     assert failed.returncode == 2
     assert failed.stderr.startswith("error: --source:") and failed.stderr.count("\n") == 1

@@ -105,3 +105,44 @@ def assert_same(workdir, other):
     assert lines == other_lines
     assert labels.keys() == other_labels.keys()
     jax.tree.map(np.testing.assert_array_equal, (labels, states), (other_labels, other_states))
+
+
+def write_run(workdir, data_dir, *, method="hct", labels=None, num_iterations=3, seed=0, **more):
+    """Writes a run directory as experiments/METHOD.py leaves it, of an untrained own_backbone, in no time.
+
+    Its best model is the last iteration's; `labels` are that one's pseudo labels; `more` overrides the config.
+    """
+    import importlib
+
+    import jax
+    import jax.numpy as jnp
+
+    from experiments import setup_run
+    from reid_jax import checkpoints, logs
+    from reid_jax.train import TrainState
+
+    get_config = importlib.import_module(f"experiments.configs.{method}").get_config
+    config = make_config(get_config, data_dir, OVERRIDES | {"seed": seed, "evaluation.batch_size": 8}, **more)
+    (workdir / "pseudo_labels").mkdir(parents=True)
+    model = setup_run.build_model(config.model)
+    variables = model.init(jax.random.key(seed), jnp.zeros((1, config.data.height, config.data.width, 3)), train=False)
+    records = [
+        {"iteration": i, "mAP": 0.1 * i, "rank1": 0.2 * i, "rank5": 0.5, "rank10": 0.6, "mINP": 0.01, "seconds": {"train": 1.0}}
+        for i in range(num_iterations + 1)
+    ]
+    for record in records[1:]:
+        record |= {"num_clusters": 4, "agreement": 0.1 * record["iteration"], "loss": 1.0 / record["iteration"]}
+        record |= {"bcubed_precision": 0.5, "bcubed_recall": 0.6, "bcubed_f": 0.55}
+    kept = checkpoints.Checkpoints(workdir)
+    state = TrainState(step=jnp.int32(num_iterations), opt_state={"count": jnp.int32(0)}, **variables)
+    kept.save_best(state, {"record": records[-1]})
+    kept.close()
+    logs.write_json(workdir / "config.json", json.loads(json.dumps(config.to_dict())))
+    (workdir / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    logs.write_json(workdir / "result.json", {"method": method})
+    if labels is not None:
+        names = setup_run.load_dataset(config.data).samples["train"].names
+        logs.write_arrays(
+            workdir / "pseudo_labels" / f"iteration_{num_iterations:03d}.npz", pseudo_labels=labels, paths=names
+        )
+    return workdir

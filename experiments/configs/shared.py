@@ -14,11 +14,12 @@ PERSON_DATASETS = (
 )
 # One sample is a tracklet of frames.
 VIDEO_DATASETS = ("mars", "dukemtmc_videoreid", "synthetic_video")
-# Trained from random weights on a CPU within minutes.
-SMALL_DATASETS = ("synthetic", "coil100", "synthetic_video")
+# Trained from random weights on a CPU within minutes. "folder_small": crops of your own, where there are no ImageNet
+# weights or no GPU for them.
+SMALL_DATASETS = ("synthetic", "coil100", "synthetic_video", "folder_small")
 CIFAR10 = "cifar10"  # images of 10 classes (BUC sec. 4.6)
 DATASETS = tuple(dict.fromkeys((*SMALL_DATASETS, *PERSON_DATASETS, *VIDEO_DATASETS, CIFAR10)))
-_SIZES = {"synthetic": (128, 64), "synthetic_video": (128, 64), "coil100": (64, 64), CIFAR10: (32, 32)}
+_SIZES = dict.fromkeys(SMALL_DATASETS, (128, 64)) | {"coil100": (64, 64), CIFAR10: (32, 32)}
 
 
 def base_config(dataset: str) -> ml_collections.ConfigDict:
@@ -30,7 +31,7 @@ def base_config(dataset: str) -> ml_collections.ConfigDict:
     if dataset not in DATASETS:
         raise ValueError(
             f"no config for data set {dataset!r}; choose one of {', '.join(DATASETS)}; a data set of your own takes "
-            f"folder's, with data.dataset={dataset}"
+            f"folder's or folder_small's, with data.dataset={dataset}"
         )
     config = ml_collections.ConfigDict()
     config.seed = 0  # fixes the whole run: weights, sampling, augmentation

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from reid_jax import atomic, types
+from reid_jax.data.image_files import ImageFiles
 from reid_jax.data.records import Records
 from reid_jax.progress import ProgressBar
 
@@ -45,11 +46,16 @@ def decode(encoded: bytes, height: int, width: int) -> np.ndarray:
     return np.asarray(image)
 
 
+def decode_whole(encoded: bytes) -> np.ndarray:
+    """Decodes one image at its own size: [h, w, 3] uint8 RGB."""
+    return np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+
+
 @dataclasses.dataclass(frozen=True)
 class _DecodeAt:
     """A grain data source: item i is the decoded image records[order[i]]."""
 
-    records: Records
+    records: Records | ImageFiles
     order: np.ndarray
     height: int
     width: int
@@ -63,7 +69,7 @@ class _DecodeAt:
             return decode(self.records.encoded(index), self.height, self.width)
         except OSError as error:  # Pillow's errors for files it cannot decode
             raise types.UserError(
-                f"{self.records.dataset}/{self.records.split}: cannot decode {self.records.paths[index]}: {error}"
+                f"{self.records.name}: cannot decode {self.records.paths[index]}: {error}"
             ) from error
 
 
@@ -112,7 +118,7 @@ class StreamedImages:
         num_workers: processes that decode; 0 decodes in threads of this process.
     """
 
-    records: Records
+    records: Records | ImageFiles
     height: int
     width: int
     num_workers: int
@@ -187,7 +193,7 @@ def _write_cache(records: Records, height: int, width: int, path: pathlib.Path, 
     with (
         atomic.atomic_path(path) as temporary,
         open(temporary, "wb") as file,
-        ProgressBar(len(records), f"decoding {records.dataset}/{records.split}", unit="images") as bar,
+        ProgressBar(len(records), f"decoding {records.name}", unit="images") as bar,
     ):
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
@@ -197,4 +203,4 @@ def _write_cache(records: Records, height: int, width: int, path: pathlib.Path, 
             done += len(images)
             bar.update(len(images))
         if done != len(records):
-            raise RuntimeError(f"decoded {done} of {len(records)} images of {records.dataset}/{records.split}")
+            raise RuntimeError(f"decoded {done} of {len(records)} images of {records.name}")

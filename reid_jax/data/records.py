@@ -69,6 +69,11 @@ class Records:
     def __len__(self) -> int:
         return len(self.pids)
 
+    @property
+    def name(self) -> str:
+        """What messages call it: DATASET/SPLIT."""
+        return f"{self.dataset}/{self.split}"
+
     def encoded(self, index: int) -> bytes:
         """Returns the image file's bytes of item `index`, exactly as they were in the source."""
         return self._source[int(self._positions[index])]["image"]

@@ -83,3 +83,11 @@ def _evenly_spaced(items: np.ndarray, most: int) -> np.ndarray:
     if len(items) <= most:
         return items
     return items[np.linspace(0, len(items) - 1, most).round().astype(int)]
+
+
+def select(samples: Samples, indices: np.ndarray) -> Samples:
+    """Returns some of the samples, in the order of indices [n]."""
+    kept = [samples.frames[samples.starts[index] : samples.starts[index + 1]] for index in indices]
+    starts = np.concatenate([[0], np.cumsum([len(frames) for frames in kept])]).astype(np.int64)
+    labels = (getattr(samples, name)[indices] for name in ("pids", "camids", "names"))
+    return Samples(np.concatenate([*kept, np.empty(0, np.int64)]), starts, *labels)

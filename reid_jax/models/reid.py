@@ -66,7 +66,8 @@ class ReidModel(nn.Module):
                 f"images must be [B, H, W, 3] float, normalised, got shape {images.shape} of {images.dtype}"
             )
         feature_map = self.backbone(images, train=train)
-        _check_feature_map(feature_map, self.backbone, len(images))
+        # Not len(): in a model that is exported the batch has no number.
+        _check_feature_map(feature_map, self.backbone, images.shape[0])
         # Pooling and everything after it is float32, whatever the backbone computes in.
         feature_map = feature_map.astype(jnp.float32)
         if self.pooling == "gem":
@@ -82,7 +83,7 @@ class ReidModel(nn.Module):
 
 def _check_feature_map(feature_map: object, backbone: nn.Module, batch: int) -> None:
     is_float = isinstance(feature_map, jax.Array) and jnp.issubdtype(feature_map.dtype, jnp.floating)
-    if is_float and feature_map.ndim == 4 and len(feature_map) == batch and feature_map.size:
+    if is_float and feature_map.ndim == 4 and feature_map.shape[0] == batch and 0 not in feature_map.shape[1:]:
         return
     got = f"shape {feature_map.shape} of {feature_map.dtype}" if hasattr(feature_map, "shape") else type(feature_map)
     raise types.UserError(

@@ -142,7 +142,9 @@ class ResNet(nn.Module):
         x = conv(self.width, 3 if is_small else 7, stride=1 if is_small else 2, name="conv1")(images)
         x = nn.relu(norm(name="bn1")(x, train=train and not self.frozen_stages))
         if not is_small:
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+            # After the relu 0 pads as well as minus infinity. The pool's own padding is lost in conversion to ONNX.
+            x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+            x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2))
         for stage, num_blocks in enumerate(self.stage_sizes):
             is_last = stage == len(self.stage_sizes) - 1
             stage_stride = 1 if stage == 0 else self.last_stride if is_last else 2

@@ -1,0 +1,152 @@
+"""Embedded images, however the user names them: a folder, one image, or an .npz of embed.py; and their pictures."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from data_prep import verification
+from experiments import image_folder, trained_model
+from experiments.trained_model import TrainedModel
+from reid_jax import embedding_files, types
+from reid_jax.data import records as records_lib
+from reid_jax.data.image_files import ImageFiles, inside
+from reid_jax.data.images import decode_whole
+from reid_jax.embedding_files import EmbeddingFile, Origin
+
+
+@dataclasses.dataclass(frozen=True)
+class Collection:
+    """Embedded images; N items.
+
+    Attributes:
+        source: what the user named.
+        shape: (N, D) of the embeddings.
+        paths: [N] str.
+        pids: [N] int64; -1 where not known.
+        camids: [N] int64; -1 where not known.
+        origin: the model that embedded them, and where they lie.
+    """
+
+    source: str
+    shape: tuple[int, int]
+    paths: np.ndarray
+    pids: np.ndarray
+    camids: np.ndarray
+    origin: Origin
+    _embeddings: np.ndarray | EmbeddingFile
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yields the embeddings in order, [B, D] float32 at a time; those of a file are never all in memory."""
+        if isinstance(self._embeddings, EmbeddingFile):
+            return embedding_files.read_blocks(self._embeddings)
+        return iter((self._embeddings,))
+
+    def embeddings(self) -> np.ndarray:
+        """Returns all embeddings [N, D] float32."""
+        if isinstance(self._embeddings, EmbeddingFile):
+            return embedding_files.read_embeddings(self._embeddings)
+        return self._embeddings
+
+    def place(self, index: int) -> tuple[str, ...]:
+        """What tells an image from all others, wherever it is named from."""
+        return (*self.origin.dataset, self.origin.folder, str(self.paths[index]))
+
+    def encoded(self, index: int) -> bytes | None:
+        """Returns the bytes of an image file; None where it is no longer there.
+
+        Raises:
+            UserError: its path leads out of the folder.
+        """
+        try:
+            if self.origin.dataset:
+                records, positions = self._records
+                return records.encoded(positions[str(self.paths[index])])
+            return inside(self.origin.folder, self.paths[index]).read_bytes() if self.origin.folder else None
+        except (OSError, KeyError):
+            return None
+
+    def image(self, index: int) -> np.ndarray | None:
+        """Returns an image [h, w, 3] uint8; None where it is no longer there, or no image."""
+        data = self.encoded(index)
+        with verification.quiet_pillow():
+            if data is None or verification.image_problem(data) is not None:
+                return None
+            return decode_whole(data)
+
+    @functools.cached_property
+    def _records(self) -> tuple[records_lib.Records, dict[str, int]]:
+        data_dir, dataset, split = self.origin.dataset
+        try:
+            records = records_lib.load_records(data_dir, dataset)[split]
+        except types.UserError as error:
+            raise KeyError(str(error)) from error
+        return records, {str(path): place for place, path in enumerate(records.paths)}
+
+
+def open_collection(
+    source: str, *, flag: str, model: TrainedModel | None, batch_size: int, on_bad_image: str = "fail"
+) -> Collection:
+    """Opens an .npz, or embeds a folder's images or a single one.
+
+    Args:
+        source: what the user named.
+        flag: the command line's name for it, for messages.
+        model: to embed with; an .npz must be of the same weights. None: only an .npz will do.
+        batch_size: images embedded at a time.
+        on_bad_image: "fail" or "skip", as in `image_folder.find_images`.
+
+    Raises:
+        UserError: it is not there, holds no images, a damaged one, or embeddings of another model.
+    """
+    if pathlib.Path(source).suffix == ".npz":
+        try:
+            opened = embedding_files.open_embeddings(source)
+        except types.UserError as error:
+            raise types.UserError(f"--{flag}: {error}") from error
+        if len(opened.origin.dataset) not in (0, 3):
+            raise types.UserError(f"--{flag}: the origin in {source!r} must name a data set by folder, name and split")
+        _, shape, paths, pids, camids, origin = opened
+        found = Collection(source, shape, paths, pids, camids, origin, opened)
+        if model is not None and origin.model not in ("", model.digest):
+            raise types.UserError(
+                f"--{flag}: {source!r} is of a model with the weights {origin.model}, {model.source!r} has the weights "
+                f"{model.digest}; embed its images with that model"
+            )
+        return found
+    if model is None:
+        raise types.UserError(f"--model is needed to embed --{flag}={source}")
+    files = image_folder.find_images(source, flag=flag, on_bad_image=on_bad_image)
+    embeddings = trained_model.embed_files(
+        model, files, batch_size=batch_size, description=f"embedding {files.name}"
+    )
+    origin = Origin(model.digest, model.height, model.width, str(files.folder.resolve()))
+    unknown = np.full(len(files), types.UNKNOWN)
+    return Collection(
+        source, embeddings.shape, files.paths, image_folder.identities(files.paths), unknown, origin, embeddings
+    )
+
+
+def check_comparable(collections: Iterable[tuple[str, Collection]]) -> None:
+    """Checks that embeddings, each with its flag, can be compared with each other.
+
+    Raises:
+        UserError: two are of different sizes, or of different weights.
+    """
+    (first_flag, first), *others = collections
+    for flag, each in others:
+        if each.shape[1] != first.shape[1]:
+            raise types.UserError(
+                f"--{flag}: the embeddings of {each.source!r} have {each.shape[1]} numbers, those of --{first_flag} "
+                f"({first.source!r}) {first.shape[1]}; both must be of one model"
+            )
+        if each.origin.model != first.origin.model and "" not in (each.origin.model, first.origin.model):
+            raise types.UserError(
+                f"--{flag}: {each.source!r} is of a model with the weights {each.origin.model}, --{first_flag} "
+                f"({first.source!r}) of {first.origin.model}; both must be of one model"
+            )

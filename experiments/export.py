@@ -1,0 +1,120 @@
+"""Exports a run's model as one file that serves without this code, on CPU, GPU or TPU.
+
+    python experiments/export.py --model=runs/shop --output=shop.zip
+    python experiments/export.py --model=runs/shop --output=shop.onnx        # needs pip install -e .[onnx]
+
+The .zip holds StableHLO that jax.export.deserialize loads, with the weights and all that is done to an image: it takes
+uint8 images of any number and size and returns embeddings of length 1; README.txt inside says how to call it. embed.py,
+search.py and group.py take the .zip as a model. The .onnx is for ONNX runtimes: its images have the model's own size.
+Before a file is there, what it computes has been compared with the run's model.
+"""
+
+import pathlib
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from absl import flags
+from PIL import Image
+
+from data_prep import cli
+from experiments import onnx_export, trained_model
+from reid_jax import atomic, checkpoints, exported, features, sharding, types
+
+# The greatest difference of a number in embeddings of length 1. bfloat16 keeps 8 bits, and another order of the same
+# operations rounds elsewhere.
+_TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
+_CHECKED_BATCHES = (1, 3)
+_SUFFIXES = (".zip", ".onnx")
+
+
+def export_model(source: str, output: str) -> float:
+    """Exports a model and compares the file with it.
+
+    Args:
+        source: a run directory, or its folder checkpoints/best or checkpoints/last.
+        output: the .zip or .onnx to write.
+
+    Returns:
+        The greatest difference between an embedding's numbers by the file and by the model.
+
+    Raises:
+        UserError: there is no model, or a package is missing.
+        RuntimeError: the file computes something else; it is not kept.
+    """
+    model, variables, config = trained_model.load_run(source)
+    height, width = config.data.height, config.data.width
+    function = exported.embedding_function(model, variables, height=height, width=width)
+    result = jax.eval_shape(function, jax.ShapeDtypeStruct((1, height, width, 3), np.uint8))
+    info = exported.Info(
+        digest=checkpoints.digest(variables),
+        height=height,
+        width=width,
+        dim=result.shape[1],
+        dtype=config.model.dtype,
+        description=f"{config.model.backbone} of {pathlib.Path(source).resolve().name}, trained on {config.data.dataset}",
+    )
+    embed_step = features.make_embed_step(model, sharding.make_mesh(1))
+
+    def original(images: np.ndarray) -> np.ndarray:
+        return features.l2_normalized(np.asarray(embed_step(variables, images).embeddings))
+
+    tolerance = _TOLERANCE[config.model.dtype]
+    with atomic.atomic_path(output) as temporary:
+        if temporary.suffix == ".onnx":
+            onnx_export.write_onnx(temporary, function, info)
+            call = onnx_export.load_onnx(temporary)
+        else:
+            exported.write_model(temporary, function, info, name=pathlib.Path(output).name)
+            call = exported.read_model(temporary).call
+        difference = max(_difference(original, call, count, height, width) for count in _CHECKED_BATCHES)
+        if not difference <= tolerance:
+            raise RuntimeError(
+                f"an embedding by {output!r} differs by {difference:.2g} from the model's, more than {tolerance:.0e}"
+            )
+    return difference
+
+
+def _difference(original: Callable, call: Callable, count: int, height: int, width: int) -> float:
+    images = _pictures(count, height, width)
+    return float(np.abs(np.asarray(call(images)) - original(images)).max())
+
+
+def _pictures(count: int, height: int, width: int) -> np.ndarray:
+    """Smooth colour patterns [count, height, width, 3] uint8, nearer to photographs than noise is."""
+    rng = np.random.default_rng(count)
+    coarse = rng.integers(0, 256, (count, 8, 4, 3), np.uint8)
+    return np.stack([np.asarray(Image.fromarray(each).resize((width, height), Image.BICUBIC)) for each in coarse])
+
+
+def main() -> None:
+    """Exports as the flags say."""
+    given = flags.FLAGS
+    for name in ("model", "output"):
+        if not given[name].value:
+            raise types.UserError(f"--{name} is needed")
+    output = pathlib.Path(given.output)
+    if output.suffix not in _SUFFIXES or output.is_dir():
+        raise types.UserError(f"--output: {given.output!r} must be a file that ends in .zip or .onnx")
+    if not output.absolute().parent.is_dir():
+        raise types.UserError(f"--output: the folder of {given.output!r} is not there")
+    if not pathlib.Path(given.model).is_dir():
+        raise types.UserError(f"--model: there is no run directory {given.model!r}")
+    if output.suffix == ".onnx":
+        onnx_export.check_installed()
+    difference = export_model(given.model, given.output)
+    print(
+        f"{given.output}: {output.stat().st_size / 2**20:.1f} MiB, differs from the model by at most {difference:.1e} "
+        "in a number of an embedding",
+        flush=True,
+    )
+
+
+def define_flags() -> None:
+    """Defines the command line."""
+    flags.DEFINE_string("model", None, "A run directory (its best model), or its checkpoints/best or checkpoints/last.")
+    flags.DEFINE_string("output", None, "The file to write; .zip, or .onnx.")
+
+
+if __name__ == "__main__":
+    cli.run(main, define_flags)

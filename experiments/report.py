@@ -1,0 +1,243 @@
+"""Writes a report of runs: one HTML file that opens in any browser, and its pictures.
+
+    python experiments/report.py --workdir=runs/hct_synthetic
+    python experiments/report.py --workdir=runs/hct_synthetic,runs/buc_synthetic --output=runs/comparison
+    python experiments/report.py --workdir=runs/hct_merge_steps                # a sweep's folder
+
+The report has a table of results beside the papers' figures, what the runs logged over their iterations, CMC curves,
+and of some runs what the labels and the model do: a t-SNE with right and wrong pseudo labels, the sizes of clusters, the
+largest wrong merges and splits, and the queries that are ranked best and worst. The pictures need the extra `.[viz]`.
+The model that a run kept embeds its data for that, which is kept in the run's folder embeddings/ for the next report.
+"""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from data_prep import cli
+from experiments import paper_figures, report_page, report_pictures, report_runs
+from experiments.report_pictures import Picture
+from experiments.report_runs import Run
+from reid_jax import atomic, logs, types
+
+_TITLES = (
+    "run", "data set", "iterations", "direct transfer", "best (iteration)", "rank-1", "rank-5", "rank-10", "mINP", "last",
+    "label-free choice", "clusters", "BCubed P / R / F", "seconds",
+)  # fmt: skip
+_INTRODUCTION = (
+    "Person re-identification: given an image of a person, find the person's images by other cameras in a gallery. "
+    "These runs learned it without labels of the people in their training images; labels are used here to measure it. "
+    "mAP (mean average precision) is 100 where all images of the person come before all others; rank-k is the share of "
+    "queries with a right image among the first k; mINP is low where one image of the person comes very late."
+)
+_TABLE_NOTE = (
+    "In per cent; direct transfer, best, last and label-free choice are mAP. Direct transfer is the model before any "
+    "training here, best the iteration with the greatest mAP, chosen by the test labels as the papers do, label-free choice "
+    "the iteration that a signal without labels chooses, for those who have none. Clusters and BCubed are of the best "
+    "iteration's pseudo labels: with precision 100 no cluster holds two people, with recall 100 nobody is in two clusters. "
+    "Where runs differ only in their seeds there is their mean and standard deviation (n - 1)."
+)
+_PAPER_NOTE = (
+    "What the papers report for these methods, on data sets of photographs, with a ResNet-50 from ImageNet weights and "
+    "the iteration chosen by the test labels. These figures are the papers', not measured here."
+)
+
+
+def main() -> None:
+    """Writes the report that the flags ask for."""
+    given = flags.FLAGS
+    folders = [folder for value in given.workdir for folder in value.split(",") if folder]
+    if not folders:
+        raise types.UserError("--workdir is needed: one or several run directories, separated by commas")
+    if given.output is None and len(folders) > 1:
+        raise types.UserError("--output is needed with several runs: the folder to write the report to")
+    output = pathlib.Path(given.output or pathlib.Path(folders[0], "report"))
+    if output.exists() and not output.is_dir():
+        raise types.UserError(f"--output: {str(output)!r} must be a folder, it is a file")
+    write_report(folders, output, details=given.details, batch_size=given.batch_size)
+
+
+def write_report(folders: Sequence[str], output: pathlib.Path, *, details: int, batch_size: int) -> pathlib.Path:
+    """Writes the report of all runs in folders and says so on standard output.
+
+    Args:
+        folders: run directories or sweeps' folders.
+        output: the folder to write to; made if it is not there.
+        details: how many runs are looked at closely.
+        batch_size: images embedded at a time.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: a folder holds no run, or a run's model or data cannot be read.
+    """
+    runs = report_runs.find_runs(folders)
+    groups = report_runs.group_runs(runs)
+    output.mkdir(parents=True, exist_ok=True)
+    title = ", ".join(groups) if len(groups) <= 3 else f"{len(runs)} runs"
+    parts: list[str | Picture] = [report_page.heading(1, f"Report: {title}"), report_page.paragraph(_INTRODUCTION)]
+    parts += [report_page.heading(2, "Results"), results_table(groups), report_page.paragraph(_TABLE_NOTE)]
+    parts += papers_table({run.method for run in runs})
+    parts += [report_page.heading(2, "What was logged"), report_pictures.all_curves(groups, output)]
+    parts += sweep_pictures(folders, output)
+
+    detailed = choose_detailed(groups, most=details)
+    anchors = {f"run{number}": run for number, run in enumerate(detailed, start=1)}
+    rankings, about = {}, []
+    for anchor, run in anchors.items():
+        cmc, closely = one_run(run, output, anchor, batch_size=batch_size)
+        if cmc is not None:
+            rankings[run.name] = [cmc]
+        about += [report_page.heading(2, f"{run.name}: {run.method} on {run.dataset}", anchor), *closely]
+    if rankings:
+        parts.append(report_pictures.cmc(rankings, output))
+    if len(detailed) < len(runs):
+        parts.append(report_page.paragraph(f"{len(detailed)} of the {len(runs)} runs are looked at closely (--details)."))
+    parts.append(report_page.links({anchor: run.name for anchor, run in anchors.items()}))
+    page = output / "report.html"
+    with atomic.atomic_path(page) as temporary:
+        temporary.write_text(report_page.page(f"Report: {title}", [*parts, *about]), encoding="utf-8")
+    print(f"report of {len(runs)} run{'s' * (len(runs) > 1)}, {page.stat().st_size / 1e6:.1f} MB: {page}", flush=True)
+    return page
+
+
+def choose_detailed(groups: Mapping[str, Sequence[Run]], *, most: int) -> list[Run]:
+    """Chooses the runs that are looked at closely: the first of each group, then the second ones, and so on."""
+    longest = max(map(len, groups.values()))
+    in_turn = [runs[place] for place in range(longest) for runs in groups.values() if place < len(runs)]
+    return in_turn[:most]
+
+
+def one_run(
+    run: Run, folder: pathlib.Path, prefix: str, *, batch_size: int
+) -> tuple[np.ndarray | None, list[str | Picture]]:
+    """Looks at what the model that a run kept does: its CMC curve, where there are queries, and pictures."""
+    views = report_runs.look(run, batch_size=batch_size)
+    found = report_runs.load_pseudo_labels(run, views.dataset)
+    clusters = reliable = None
+    if found is not None and run.method == "softened":
+        reliable = found
+    elif found is not None:
+        clusters = found if found.ndim == 1 else found[:, -1]  # of levels the top one is trained on
+    # What is drawn is of the labels that the kept model was trained with.
+    notes = [report_page.paragraph(f"Of the model that the run kept, of iteration {run.records[run.kept]['iteration']}.")]
+    if not run.is_finished:
+        notes.append(report_page.paragraph("The run has not finished: this is how far it is."))
+
+    def file(name: str) -> pathlib.Path:
+        return folder / f"{prefix}_{name}.png"
+
+    pictures = [report_pictures.embedding_map(run, views, clusters, file("map"))]
+    if clusters is not None:
+        pictures.append(report_pictures.cluster_sizes(run, clusters, views.dataset.train_ids, file("sizes")))
+        pictures.append(report_pictures.wrong_merges(run, views.dataset, clusters, file("wrong_merges")))
+        pictures.append(report_pictures.wrong_splits(run, views.dataset, clusters, file("wrong_splits")))
+    if reliable is not None:
+        pictures.append(report_pictures.reliable_samples(run, views.dataset, reliable, file("reliable")))
+    pictures += [report_pictures.levels(run, file("levels")), report_pictures.hierarchy(run, file("hierarchy"))]
+    if views.ranking is not None:
+        pictures.append(report_pictures.ranked_lists(run, views, file("worst_queries"), best=False))
+        pictures.append(report_pictures.ranked_lists(run, views, file("best_queries"), best=True))
+    shown = [picture for picture in pictures if picture is not None]
+    cmc = None if views.ranking is None else views.ranking.cmc
+    return cmc, [*notes, *shown, report_page.details("All options of this run", run.config)]
+
+
+def sweep_pictures(folders: Sequence[str], output: pathlib.Path) -> list[Picture]:
+    """Draws the results of those folders that are sweeps' over what they vary."""
+    pictures = []
+    for number, folder in enumerate(folders, start=1):
+        path = pathlib.Path(folder, "table.json")
+        if path.exists():
+            pictures.append(report_pictures.sweep_values(logs.read_json(path), output / f"sweep{number}.png"))
+    return [picture for picture in pictures if picture is not None]
+
+
+def results_table(groups: Mapping[str, Sequence[Run]]) -> str:
+    """The table of results: a row for each run, and one for the mean of runs that differ in their seeds."""
+    rows, means = [], []
+    for name, runs in groups.items():
+        rows += [_result_row(run) for run in runs]
+        if len(runs) > 1:
+            means.append(len(rows))
+            rows.append(_mean_row(name, runs))
+    return report_page.table(_TITLES, rows, means=means)
+
+
+def _result_row(run: Run) -> list[str]:
+    first, best, last = run.records[0], run.records[run.kept], run.records[-1]
+    label_free = run.records[run.label_free] if run.label_free is not None else {}
+    seconds = sum(sum(record["seconds"].values()) for record in run.records)
+    scores = [best.get(f"bcubed_{name}") for name in ("precision", "recall", "f")]
+    kept = _percent(best.get("mAP"))
+    return [
+        run.name + ("" if run.is_finished else " (not finished)"),
+        run.dataset,
+        str(len(run.records) - 1),
+        _percent(first.get("mAP")),
+        f"{kept} ({best['iteration']})",
+        *(_percent(best.get(field)) for field in ("rank1", "rank5", "rank10", "mINP")),
+        _percent(last.get("mAP")),
+        _percent(label_free.get("mAP")),
+        f"{best['num_clusters']:,}" if "num_clusters" in best else "–",
+        "–" if None in scores else " / ".join(map(_percent, scores)),
+        f"{seconds:,.0f}",
+    ]
+
+
+def _mean_row(name: str, runs: Sequence[Run]) -> list[str]:
+    kept = [run.records[run.kept] for run in runs]
+    label_free = [run.records[run.label_free] if run.label_free is not None else {} for run in runs]
+    best = [_mean([record.get(field) for record in kept]) for field in ("mAP", "rank1", "rank5", "rank10", "mINP")]
+    return [
+        f"{name}: mean of {len(runs)} seeds",
+        runs[0].dataset,
+        "",
+        _mean([run.records[0].get("mAP") for run in runs]),
+        *best,
+        _mean([run.records[-1].get("mAP") for run in runs]),
+        _mean([record.get("mAP") for record in label_free]),
+        *[""] * 3,
+    ]
+
+
+def _percent(value: Any) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _mean(values: Sequence[float | None]) -> str:
+    known = [100 * value for value in values if value is not None]
+    if len(known) < 2:
+        return "–"
+    return f"{np.mean(known):.1f} ± {np.std(known, ddof=1):.1f}"
+
+
+def papers_table(methods: set[str]) -> list[str]:
+    """The papers' figures for methods, with what they are; nothing for methods that no paper has figures of."""
+    found = paper_figures.figures_of(methods)
+    if not found:
+        return []
+    titles = ("the papers' figures", "data set", "rank-1", "mAP", "source")
+    rows = [
+        (figure.name, figure.dataset, f"{figure.rank1:.1f}", f"{figure.mAP:.1f}", figure.source) for figure in found
+    ]
+    note = report_page.paragraph(_PAPER_NOTE)
+    return [report_page.heading(2, "The papers' figures"), note, report_page.table(titles, rows)]
+
+
+def define_flags() -> None:
+    """Defines the command line."""
+    flags.DEFINE_multi_string(
+        "workdir", [], "Run directories or folders of sweeps, separated by commas, or the flag several times."
+    )
+    flags.DEFINE_string("output", None, "Folder for report.html and its pictures; for one run RUN/report if not given.")
+    flags.DEFINE_integer("details", 3, "How many runs are looked at closely.", lower_bound=0, upper_bound=20)
+    flags.DEFINE_integer("batch_size", 256, "Images embedded at a time.", lower_bound=1)
+
+
+if __name__ == "__main__":
+    cli.run(main, define_flags)
