@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
 from collections.abc import Iterable, Iterator
 
@@ -54,8 +55,11 @@ class Collection:
         return self._embeddings
 
     def place(self, index: int) -> tuple[str, ...]:
-        """What tells an image from all others, wherever it is named from."""
-        return (*self.origin.dataset, self.origin.folder, str(self.paths[index]))
+        """What tells an image from all others: its file's path, or its data set and path in it."""
+        path = str(self.paths[index])
+        if self.origin.dataset:
+            return (*self.origin.dataset, path)
+        return (os.path.join(self.origin.folder, path),)
 
     def encoded(self, index: int) -> bytes | None:
         """Returns the bytes of an image file; None where it is no longer there.

@@ -36,6 +36,13 @@ _SHARES = {
     "reliable_precision": "reliable images that are right",
     "reliable_cross_camera": "reliable images by another camera",
 }
+# What other fields are called where their names say too little.
+_NAMES = {
+    "num_clusters": "number of clusters",
+    "loss": "training loss",
+    "agreement": "agreement with the last labels",
+    "silhouette": "silhouette of the clusters",
+}
 # What is drawn over what where no field is asked for, and of how many fields at most.
 _DEFAULT_FIELDS = {
     "iteration": (("selected", "mAP", "loss"), 2),
@@ -166,7 +173,7 @@ def default_fields(runs: Runs, *, over: str = "iteration") -> list[str]:
 
 def label_of(field: str) -> str:
     """What a field's axis is called; `make_curves` draws shares in per cent."""
-    return f"{_SHARES[field]}, per cent" if field in _SHARES else field.replace("_", " ")
+    return f"{_SHARES[field]}, per cent" if field in _SHARES else _NAMES.get(field, field.replace("_", " "))
 
 
 def is_number(value: Any) -> bool:
@@ -189,7 +196,7 @@ def main() -> None:
     for field in given.fields or default_fields(runs, over=over):
         panels[label_of(field)] = make_curves(runs, field, over=over)
     try:
-        report.save_curves(given.output, panels, over=over)
+        report.save_curves(given.output, panels, over=over, from_zero=over == "level")
     except types.UserError as error:
         raise types.UserError(f"--output: {error}") from error
     drawn = [name for name in runs if any(len(run) for curves in panels.values() for run in curves[name])]

@@ -3,8 +3,8 @@
     python experiments/group.py --model=runs/shop --source=/path/to/crops --output=sorted_crops
     python experiments/group.py --model=shop.zip --source=crops.npz --output=sorted_crops --copies=false
 
-The output folder has groups.csv, a picture of the largest groups, and with --copies a sub-folder for each group with
-copies of its images; the originals stay as they are. Images that resemble no other one enough are groups of one.
+The output folder has groups.csv, a picture of the largest groups, groups.png, and with --copies the folder people, in it
+one for each group with copies of its images; the originals stay as they are. Images that resemble no other one enough are groups of one.
 How many people there are is found, by DBSCAN on the k-reciprocal Jaccard distance: --eps greater makes fewer and larger
 groups. Where you know the number, --num_groups merges the nearest groups until so many are left (average linkage).
 """
@@ -24,8 +24,12 @@ from reid_jax import cluster_quality, density_clusters, distances, image_rows, l
 from reid_jax.image_rows import Row, Tile
 from reid_jax.progress import ProgressBar
 
+_PEOPLE = "people"  # apart from the other files: it is a folder of people, as search.py and prepare.py read it
 _SHEET_GROUPS, _SHEET_IMAGES = 24, 12
 _FEWEST = 3  # images
+# The encodings of an image and of the nearest one are averaged. Over six, as in training, an image that is like no other
+# has mostly its neighbours' encodings, and joins them (docs/results.md, "Groups").
+_K2 = 2
 
 
 def find_groups(embeddings: np.ndarray, *, eps: float, min_samples: int, k1: int) -> np.ndarray:
@@ -41,7 +45,7 @@ def find_groups(embeddings: np.ndarray, *, eps: float, min_samples: int, k1: int
         [N] int64, 0..C-1, by size, the largest first.
     """
     k1 = min(k1, len(embeddings) - 1)
-    labels = density_clusters.jaccard_dbscan(embeddings, eps=eps, min_samples=min_samples, k1=k1, k2=min(6, k1))
+    labels = density_clusters.jaccard_dbscan(embeddings, eps=eps, min_samples=min_samples, k1=k1, k2=_K2)
     is_alone = labels < 0
     labels[is_alone] = labels.max() + 1 + np.arange(is_alone.sum())
     return by_size(labels)
@@ -94,7 +98,8 @@ def contact_sheet(images: Collection, groups: np.ndarray, from_centre: np.ndarra
         members = members[np.argsort(from_centre[members], kind="stable")]
         shown = members if len(members) <= _SHEET_IMAGES else [*members[: _SHEET_IMAGES - 1], members[-1]]
         tiles = [Tile(images.image(index), f"{from_centre[index]:.3f}") for index in shown]
-        rows.append(Row(f"{folder_name(group, num_groups)}: {len(members)} images", tiles))
+        more = "" if len(shown) == len(members) else ": the most typical ones, and the least typical at the end"
+        rows.append(Row(f"{folder_name(group, num_groups)}, {len(members)} images{more}", tiles))
     return image_rows.draw_rows(rows, max_columns=_SHEET_IMAGES)
 
 
@@ -109,7 +114,7 @@ def copy_images(images: Collection, groups: np.ndarray, folder: pathlib.Path) ->
                 # The whole path: two sub-folders of the source may hold the same name.
                 name = str(images.paths[index]).replace("/", "__")
                 target = folder / folder_name(group, groups.max() + 1) / name
-                target.parent.mkdir(exist_ok=True)
+                target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(data)
             bar.update()
     return missing
@@ -179,14 +184,14 @@ def main() -> None:
         folder.mkdir()
         (folder / "groups.csv").write_text(groups_table(images, groups, from_centre))
         contact_sheet(images, groups, from_centre).save(folder / "groups.png")
-        missing = copy_images(images, groups, folder) if given.copies else 0
+        missing = copy_images(images, groups, folder / _PEOPLE) if given.copies else 0
         if output.exists():
             output.rmdir()
         folder.rename(output)
     if missing:
         print(f"{missing} images are no longer where they were and could not be copied", flush=True)
-    written = f"{output / 'groups.csv'}, {output / 'groups.png'}"
-    print(f"written: {written}" + (f", a folder of copies for each group in {output}" if given.copies else ""), flush=True)
+    written = [output / "groups.csv", output / "groups.png"] + [output / _PEOPLE] * given.copies
+    print(f"written: {', '.join(map(str, written))}", flush=True)
 
 
 def define_flags() -> None:
@@ -195,7 +200,7 @@ def define_flags() -> None:
     flags.DEFINE_string("source", None, "A folder of crops, sub-folders included, or an .npz of embed.py.")
     flags.DEFINE_string("output", None, "A new folder for the groups.")
     flags.DEFINE_bool("copies", True, "Copy every image into its group's sub-folder.")
-    flags.DEFINE_float("eps", 0.5, "How far apart neighbours in a group may be; greater: fewer, larger groups.", 0.01, 0.99)
+    flags.DEFINE_float("eps", 0.6, "How far apart neighbours in a group may be; greater: fewer, larger groups.", 0.01, 0.99)
     flags.DEFINE_integer("min_samples", 2, "Neighbours within eps, itself included, that make an image a group's core.", 1)
     flags.DEFINE_integer("k1", 20, "Nearest images that are looked at, about those there are of a person.", 1)
     flags.DEFINE_integer("num_groups", None, "Number of people, where you know it; holds all pairs' distances.")

@@ -92,7 +92,7 @@ def write_report(folders: Sequence[str], output: pathlib.Path, *, details: int, 
         cmc, closely = one_run(run, output, anchor, batch_size=batch_size)
         if cmc is not None:
             rankings[run.name] = [cmc]
-        about += [report_page.heading(2, f"{run.name}: {run.method} on {run.dataset}", anchor), *closely]
+        about += [report_page.heading(2, f"{run.name}: {run.method} on {run.described_data}", anchor), *closely]
     if rankings:
         parts.append(report_pictures.cmc(rankings, output))
     if len(detailed) < len(runs):
@@ -134,8 +134,11 @@ def one_run(
     pictures = [report_pictures.embedding_map(run, views, clusters, file("map"))]
     if clusters is not None:
         pictures.append(report_pictures.cluster_sizes(run, clusters, views.dataset.train_ids, file("sizes")))
-        pictures.append(report_pictures.wrong_merges(run, views.dataset, clusters, file("wrong_merges")))
-        pictures.append(report_pictures.wrong_splits(run, views.dataset, clusters, file("wrong_splits")))
+        if (views.dataset.train_ids >= 0).any():
+            pictures.append(report_pictures.wrong_merges(run, views.dataset, clusters, file("wrong_merges")))
+            pictures.append(report_pictures.wrong_splits(run, views.dataset, clusters, file("wrong_splits")))
+        else:
+            pictures.append(report_pictures.largest_clusters(run, views.dataset, clusters, file("largest_clusters")))
     if reliable is not None:
         pictures.append(report_pictures.reliable_samples(run, views.dataset, reliable, file("reliable")))
     pictures += [report_pictures.levels(run, file("levels")), report_pictures.hierarchy(run, file("hierarchy"))]
@@ -176,7 +179,7 @@ def _result_row(run: Run) -> list[str]:
     kept = _percent(best.get("mAP"))
     return [
         run.name + ("" if run.is_finished else " (not finished)"),
-        run.dataset,
+        run.described_data,
         str(len(run.records) - 1),
         _percent(first.get("mAP")),
         f"{kept} ({best['iteration']})",
@@ -195,7 +198,7 @@ def _mean_row(name: str, runs: Sequence[Run]) -> list[str]:
     best = [_mean([record.get(field) for record in kept]) for field in ("mAP", "rank1", "rank5", "rank10", "mINP")]
     return [
         f"{name}: mean of {len(runs)} seeds",
-        runs[0].dataset,
+        runs[0].described_data,
         "",
         _mean([run.records[0].get("mAP") for run in runs]),
         *best,

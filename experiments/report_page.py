@@ -18,7 +18,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fafafa; m
 h1 { font-size: 1.7em } h2 { margin-top: 2.2em; border-bottom: 1px solid #ccc } h3 { margin: 1.8em 0 .3em }
 .scroll { overflow-x: auto } table { border-collapse: collapse; font-size: .9em }
 th, td { padding: .25em .6em; text-align: right; border-bottom: 1px solid #e2e2e2; vertical-align: bottom }
-td { white-space: nowrap } th:first-child, td.text { text-align: left } tr.mean td { font-weight: 600; background: #f0f4f8 }
+td { white-space: nowrap } th.text, td.text { text-align: left } tr.mean td { font-weight: 600; background: #f0f4f8 }
 img { max-width: 100%; height: auto } p { max-width: 75ch; margin: .3em 0 .7em }
 pre { background: #f0f0f0; padding: .8em; overflow-x: auto; font-size: .85em } nav a { margin-right: 1.2em }
 """
@@ -45,15 +45,17 @@ def links(anchors: Mapping[str, str]) -> str:
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, means: Sequence[int] = ()) -> str:
     """A table of texts; rows whose places are in `means` stand out."""
-    parts = [_row(titles, "th")]
-    parts += [_row(row, "td", "mean" if place in means else "") for place, row in enumerate(rows)]
+    rows = list(rows)
+    # Words begin at the left, numbers end at the right.
+    is_text = [any(any(map(str.isalpha, cell)) for cell in column) for column in zip(*rows)]
+    parts = [_row(titles, "th", is_text)]
+    parts += [_row(row, "td", is_text, "mean" if place in means else "") for place, row in enumerate(rows)]
     return f'<div class="scroll"><table>{"".join(parts)}</table></div>'
 
 
-def _row(cells: Sequence[str], tag: str, row_class: str = "") -> str:
-    # Words begin at the left, numbers end at the right.
-    classes = [' class="text"' if any(map(str.isalpha, cell)) else "" for cell in cells]
-    inner = "".join(f"<{tag}{kind}>{html.escape(cell)}</{tag}>" for cell, kind in zip(cells, classes))
+def _row(cells: Sequence[str], tag: str, is_text: Sequence[bool], row_class: str = "") -> str:
+    kinds = [' class="text"' if text else "" for text in is_text]
+    inner = "".join(f"<{tag}{kind}>{html.escape(cell)}</{tag}>" for cell, kind in zip(cells, kinds))
     return f'<tr class="{row_class}">{inner}</tr>' if row_class else f"<tr>{inner}</tr>"
 
 

@@ -18,7 +18,7 @@ _CURVES = (
     "mAP", "rank1", "bcubed_f", "bcubed_precision", "bcubed_recall", "num_clusters", "loss", "selected",
     "reliable_precision", "reliable_cross_camera", "agreement", "silhouette",
 )  # fmt: skip
-_LEVEL_CURVES = ("bcubed_precision", "bcubed_recall", "bcubed_f", "num_clusters")
+_LEVEL_SCORES = {"bcubed_recall": "recall", "bcubed_precision": "precision", "bcubed_f": "F"}
 _RANKED_QUERIES, _RANKED_IMAGES = 5, 10
 _STRIPS, _STRIP_IMAGES, _GROUP_IMAGES = 6, 12, 4
 _CMC_RANKS = 20
@@ -111,7 +111,10 @@ def embedding_map(run: Run, views: Views, pseudo_labels: np.ndarray | None, file
     known = (true_ids >= 0).any()
     outcomes = None
     if known and pseudo_labels is not None:
-        outcomes = label_errors.sample_outcomes(pseudo_labels, true_ids)[views.mapped]
+        outcomes = label_errors.sample_outcomes(pseudo_labels, true_ids)
+        if _selects(run):
+            outcomes[pseudo_labels < 0] = label_errors.Outcome.LEFT_OUT
+        outcomes = outcomes[views.mapped]
     coloured = true_ids if known or pseudo_labels is None else pseudo_labels
     report.save_embedding_map(
         file, positions, coloured[views.mapped], outcomes, title=f"{run.name}: training {noun} as the model sees them", noun=noun
@@ -135,21 +138,37 @@ def embedding_map(run: Run, views: Views, pseudo_labels: np.ndarray | None, file
 
 def cluster_sizes(run: Run, pseudo_labels: np.ndarray, true_ids: np.ndarray, file: pathlib.Path) -> Picture:
     """Draws how large clusters are, beside how many samples people have."""
-    sizes = {f"{run.name}": label_errors.cluster_sizes(pseudo_labels)}
+    selected = pseudo_labels[pseudo_labels >= 0] if _selects(run) else pseudo_labels
+    sizes = {run.name: label_errors.cluster_sizes(selected)}
     known = true_ids[true_ids >= 0]
     if len(known):
         sizes[report.TRUE_IDENTITIES] = label_errors.cluster_sizes(known)
     report.save_cluster_sizes(file, sizes, noun=_noun(run))
     text = f"How many {_noun(run)} the clusters of the pseudo labels have"
     text += ", beside how many there are of each person." if len(known) else "."
+    if _selects(run):
+        text += f" Only those selected for training are counted, {len(selected):,} of {len(pseudo_labels):,}."
     return Picture(file, "Sizes of the clusters", text)
 
 
-def wrong_merges(
-    run: Run, dataset: Dataset, pseudo_labels: np.ndarray, file: pathlib.Path
-) -> Picture | None:
+def largest_clusters(run: Run, dataset: Dataset, pseudo_labels: np.ndarray, file: pathlib.Path) -> Picture | None:
+    """Draws some samples of the largest clusters, where nobody said who is who and there is nothing to compare with."""
+    names, counts = np.unique(pseudo_labels[pseudo_labels >= 0], return_counts=True)
+    rows = []
+    for place in np.argsort(-counts, kind="stable")[:_STRIPS]:
+        members = _spread(np.flatnonzero(pseudo_labels == names[place]), _STRIP_IMAGES)
+        tiles = [Tile(image) for image in report_runs.images_of(dataset, "train", members)]
+        rows.append(Row(f"cluster {names[place]}: {counts[place]:,} {_noun(run)}", tiles))
+    if not rows:
+        return None
+    _save(image_rows.draw_rows(rows), file)
+    text = "Some images of each of the largest clusters of the pseudo labels: whom the labels take for one person."
+    return Picture(file, "Largest clusters", text, is_photo=True)
+
+
+def wrong_merges(run: Run, dataset: Dataset, pseudo_labels: np.ndarray, file: pathlib.Path) -> Picture | None:
     """Draws the clusters that hold most wrong pairs."""
-    true_ids = dataset.train_ids
+    true_ids = _judged(run, dataset, pseudo_labels)
     rows = []
     for mixture in label_errors.largest_wrong_merges(pseudo_labels, true_ids, most=_STRIPS):
         total = sum(map(len, mixture.groups))
@@ -171,7 +190,8 @@ def wrong_merges(
 def wrong_splits(run: Run, dataset: Dataset, pseudo_labels: np.ndarray, file: pathlib.Path) -> Picture | None:
     """Draws the people who are spread over clusters with most missing pairs."""
     rows = []
-    for mixture in label_errors.largest_wrong_splits(pseudo_labels, dataset.train_ids, most=_STRIPS):
+    true_ids = _judged(run, dataset, pseudo_labels)
+    for mixture in label_errors.largest_wrong_splits(pseudo_labels, true_ids, most=_STRIPS):
         total = sum(map(len, mixture.groups))
         title = (
             f"person {mixture.label}: {total} {_noun(run)} in {len(mixture.groups)} clusters, "
@@ -186,6 +206,16 @@ def wrong_splits(run: Run, dataset: Dataset, pseudo_labels: np.ndarray, file: pa
     _save(image_rows.draw_rows(rows, legend={Mark.RIGHT: "the person's main cluster", Mark.WRONG: "another cluster"}), file)
     text = "The people most of whose pairs are in different clusters: whom the labels take for several people."
     return Picture(file, "Largest wrong splits", text, is_photo=True)
+
+
+def _selects(run: Run) -> bool:
+    """Whether a negative pseudo label says that the sample was not selected for training, not that it is alone."""
+    return run.method == "pul"
+
+
+def _judged(run: Run, dataset: Dataset, pseudo_labels: np.ndarray) -> np.ndarray:
+    """The train samples' identities; -1 for those that the pseudo labels say nothing of."""
+    return np.where((pseudo_labels < 0) & _selects(run), types.UNKNOWN, dataset.train_ids)
 
 
 def _strip(dataset: Dataset, title: str, groups: Sequence[np.ndarray], captions: Sequence[str]) -> Row:
@@ -271,12 +301,15 @@ def ranked_lists(run: Run, views: Views, file: pathlib.Path, *, best: bool) -> P
 
 def levels(run: Run, file: pathlib.Path) -> Picture | None:
     """Draws the last labels over HCD's levels (its Fig. 5)."""
-    fields = [field for field in _LEVEL_CURVES if f"level1_{field}" in run.records[-1]]
-    if not fields:
+    if "level1_num_clusters" not in run.records[-1]:
         return None
     over = curves.by_level({run.name: [run.records]})
-    panels = {curves.label_of(field): curves.make_curves(over, field, over="level") for field in fields}
-    report.save_curves(file, panels, over="level")
+    known = [field for field in _LEVEL_SCORES if f"level1_{field}" in run.records[-1]]
+    scores = {_LEVEL_SCORES[field]: curves.make_curves(over, field, over="level")[run.name] for field in known}
+    panels = {"BCubed, per cent": scores} if scores else {}
+    field = "num_clusters"
+    panels[curves.label_of(field)] = {"clusters": curves.make_curves(over, field, over="level")[run.name]}
+    report.save_curves(file, panels, over="level", from_zero=True)
     text = (
         "The labels of the last iteration from the lowest level of clusters to the highest, which is trained on: from "
         "level to level clusters unite, recall rises and precision falls."

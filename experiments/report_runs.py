@@ -44,6 +44,12 @@ class Run(NamedTuple):
         return self.config["data"]["dataset"]
 
     @property
+    def described_data(self) -> str:
+        """The data set, with the labelled source where there is one."""
+        source = (self.config.get("source") or {}).get("dataset")
+        return f"{self.dataset} from {source}" if source else self.dataset
+
+    @property
     def kept(self) -> int:
         """Place among the records of the iteration whose model was kept."""
         stop = self.config.get("stop")

@@ -2,7 +2,7 @@
 
     python experiments/search.py --model=runs/shop --query=person.jpg --gallery=/path/to/crops
     python experiments/search.py --model=shop.zip --query=people --gallery=crops.npz --output=found \\
-        --false_alarms=0.05 --calibration=sorted_crops
+        --false_alarms=0.05 --calibration=sorted_crops/people
 
 A query is an image, a folder of them, or an .npz of embed.py; a gallery is a folder or an .npz, which for more than a
 few thousand images spares embedding them each time. The output folder has results.csv and a contact sheet, results.png.
@@ -53,10 +53,17 @@ def rank(queries: Collection, gallery: Collection, *, top: int, max_distance: fl
     Returns:
         Q lists, the nearest first.
     """
+    done = 0
+
+    def show(rows_done: int) -> None:
+        nonlocal done
+        bar.update(rows_done - done)
+        done = rows_done
+
+    # One more than asked for: a query that is in the gallery is its own nearest.
+    k = min(top + 1, len(gallery))
     with ProgressBar(len(gallery), f"searching {gallery.source}", unit="images") as bar:
-        ranking = gallery_search.search_gallery(
-            queries.embeddings(), gallery.blocks(), k=min(top + 1, len(gallery)), progress=bar.update
-        )
+        ranking = gallery_search.search_gallery(queries.embeddings(), gallery.blocks(), k=k, progress=show)
     ranked = []
     for query, (distances, indices) in enumerate(zip(*ranking)):
         others = [
@@ -75,7 +82,8 @@ def calibrate(labelled: Collection, gallery: Collection, *, false_alarms: float)
         UserError: there are not two known people.
     """
     is_known = labelled.pids >= 0
-    if len(np.unique(labelled.pids[is_known])) < 2:
+    num_people = len(np.unique(labelled.pids[labelled.pids > types.DISTRACTOR_PID]))
+    if num_people < 2:
         raise types.UserError(
             f"--calibration: the images of {labelled.source!r} must be of two known people at least: a folder with a "
             "sub-folder for each person, or an .npz with pids"
@@ -85,9 +93,9 @@ def calibrate(labelled: Collection, gallery: Collection, *, false_alarms: float)
     )
     found = open_set.calibrate(nearest, false_alarm_rate=false_alarms)
     print(
-        f"limit {found.max_distance:.3f}, by {found.num_items:,} images of {len(np.unique(labelled.pids[is_known])):,} people "
-        f"in {labelled.source}: of images of somebody who is not in the gallery {100 * found.false_alarm_rate:.1f}% are "
-        f"taken for someone; of {found.num_present:,} of somebody who is, {100 * found.found_rate:.1f}% are found first",
+        f"limit {found.max_distance:.3f}, by {found.num_items:,} images of {num_people:,} people in {labelled.source}: of "
+        f"images of somebody who is not in the gallery {100 * found.false_alarm_rate:.1f}% are taken for someone; of "
+        f"{found.num_present:,} of somebody who is, {100 * found.found_rate:.1f}% are found first",
         flush=True,
     )
     if len(gallery) > _MUCH_LARGER * found.num_items:
@@ -132,8 +140,7 @@ def contact_sheet(queries: Collection, gallery: Collection, ranked: Sequence[Seq
             image = gallery.image(match.index)
             missing += image is None
             mark = _mark(queries.pids[query], gallery.pids[match.index]) if match.is_near else Mark.DIMMED
-            name = pathlib.PurePosixPath(gallery.paths[match.index]).name
-            tiles.append(Tile(image, f"{place}: {match.distance:.3f}\n{name}", mark))
+            tiles.append(Tile(image, f"{place}: {match.distance:.3f}", mark))
         rows.append(Row(f"{queries.paths[query]}: {verdict(matches, max_distance)}", tiles))
     if missing:
         print(f"{missing} images of the gallery are no longer where they were; the sheet has crosses there", flush=True)
@@ -179,6 +186,11 @@ def main() -> None:
         max_distance = calibrate(opened.get("calibration", gallery), gallery, false_alarms=given.false_alarms)
     ranked = rank(queries, gallery, top=given.top, max_distance=max_distance)
 
+    output.mkdir(parents=True, exist_ok=True)
+    with atomic.atomic_path(output / "results.csv") as temporary:
+        temporary.write_text(results_table(queries, gallery, ranked))
+    with atomic.atomic_path(output / "results.png") as temporary:
+        contact_sheet(queries, gallery, ranked, max_distance).save(temporary)
     for query, matches in enumerate(ranked[:_SHOWN_QUERIES]):
         print(f"{queries.paths[query]}: {verdict(matches, max_distance)}")
         for place, match in enumerate(matches, start=1):
@@ -186,11 +198,6 @@ def main() -> None:
             print(f"  {place:3d}  {match.distance:.3f}  {gallery.paths[match.index]}{beyond}")
     if len(ranked) > _SHOWN_QUERIES:
         print(f"... and {len(ranked) - _SHOWN_QUERIES} more queries in results.csv")
-    output.mkdir(parents=True, exist_ok=True)
-    with atomic.atomic_path(output / "results.csv") as temporary:
-        temporary.write_text(results_table(queries, gallery, ranked))
-    with atomic.atomic_path(output / "results.png") as temporary:
-        contact_sheet(queries, gallery, ranked, max_distance).save(temporary)
     print(f"written: {output / 'results.csv'}, {output / 'results.png'}", flush=True)
 
 

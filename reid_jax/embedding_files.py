@@ -4,6 +4,7 @@ The vectors may be more than memory holds: they are written once, and read in bl
 """
 
 import contextlib
+import errno
 import json
 import pathlib
 import zipfile
@@ -18,7 +19,9 @@ from reid_jax import atomic, types
 _ROWS_PER_BLOCK = 65536
 _VECTORS, _PATHS, _ORIGIN = "embeddings", "paths", "origin"
 _LABELS = ("pids", "camids")
-_DAMAGE = (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
+# RuntimeError: an encrypted archive, an unknown way of compression, JSON that is nested too deeply. MemoryError: a shape
+# that cannot be.
+_DAMAGE = (ValueError, EOFError, KeyError, OSError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
 class Origin(NamedTuple):
@@ -77,15 +80,24 @@ def write_embeddings(
         origin: what made them; JSON in the array `origin`.
         pids: [N] int64; None: none is known.
         camids: [N] int64; None: none is known.
+
+    Raises:
+        ValueError: the shapes do not fit each other, or there is no number to write.
     """
-    unknown = np.full(len(paths), types.UNKNOWN)
-    arrays = {
-        _VECTORS: np.asarray(embeddings, np.float32),
+    if np.ndim(embeddings) != 2 or 0 in np.shape(embeddings):
+        raise ValueError(f"embeddings must be [N, D], at least one number, got shape {np.shape(embeddings)}")
+    unknown = np.full(len(embeddings), types.UNKNOWN)
+    items = {
         _PATHS: np.asarray(paths, np.str_),
-        "pids": unknown if pids is None else pids,
-        "camids": unknown if camids is None else camids,
-        _ORIGIN: np.array(json.dumps(origin._asdict())),
+        "pids": unknown if pids is None else np.asarray(pids, np.int64),
+        "camids": unknown if camids is None else np.asarray(camids, np.int64),
     }
+    for name, array in items.items():
+        if array.shape != (len(embeddings),):
+            raise ValueError(f"{name} must be [{len(embeddings)}] as embeddings, got shape {array.shape}")
+    # Blocks of rows are read: they must lie one after the other, whatever the order in memory is.
+    vectors = np.ascontiguousarray(embeddings, np.float32)
+    arrays = {_VECTORS: vectors, **items, _ORIGIN: np.array(json.dumps(origin._asdict()))}
     with atomic.atomic_path(file) as temporary:
         # Not compressed: vectors hardly shrink, and blocks of rows are read at the disk's speed.
         np.savez(temporary, **arrays)
@@ -102,20 +114,17 @@ def open_embeddings(file: str | pathlib.Path) -> EmbeddingFile:
     file = pathlib.Path(file)
     if not file.is_file():
         raise types.UserError(f"there is no file {str(file)!r}")
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            if not isinstance(arrays, np.lib.npyio.NpzFile):
-                raise ValueError("it holds a single array")
-            missing = [name for name in (_VECTORS, _PATHS) if name not in arrays]
+    with _damage_told(f"{str(file)!r} is no file of embeddings as embed.py writes it"):
+        with zipfile.ZipFile(file) as archive:
+            names = {name.removesuffix(".npy") for name in archive.namelist()}
+            missing = [name for name in (_VECTORS, _PATHS) if name not in names]
             if missing:
                 raise ValueError(f"it lacks the array {missing[0]!r}")
-            paths = arrays[_PATHS]
-            known = {name: arrays[name] for name in _LABELS if name in arrays}
-            origin = _parse_origin(str(arrays[_ORIGIN][()])) if _ORIGIN in arrays else Origin()
+            paths = _read_array(archive, _PATHS)
+            known = {name: _read_array(archive, name) for name in _LABELS if name in names}
+            origin = _parse_origin(str(_read_array(archive, _ORIGIN)[()])) if _ORIGIN in names else Origin()
         with _open_vectors(file) as (_, shape, _):
             pass
-    except _DAMAGE as error:
-        raise types.UserError(f"{str(file)!r} is no file of embeddings as embed.py writes it: {error}") from error
     labels = {name: known.get(name, np.full(shape[0], types.UNKNOWN)) for name in _LABELS}
     for name, array, kind in ((_PATHS, paths, "U"), *((name, labels[name], "iu") for name in _LABELS)):
         if array.shape != shape[:1] or array.dtype.kind not in kind:
@@ -123,25 +132,30 @@ def open_embeddings(file: str | pathlib.Path) -> EmbeddingFile:
                 f"{name} in {str(file)!r} must be [{shape[0]}] {'strings' if kind == 'U' else 'integers'}, one for each "
                 f"of its embeddings, got shape {array.shape} of {array.dtype}"
             )
-    return EmbeddingFile(file, shape, paths, labels["pids"], labels["camids"], origin)
+    return EmbeddingFile(file, shape, paths, *(labels[name].astype(np.int64) for name in _LABELS), origin)
 
 
 def read_blocks(opened: EmbeddingFile, *, rows_per_block: int = _ROWS_PER_BLOCK) -> Iterator[np.ndarray]:
     """Yields the vectors in order, [B, D] float32 at a time; one block is held.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is damaged, holds numbers that are not finite, or is another one than was opened.
     """
     num_rows, size = opened.shape
-    try:
-        with _open_vectors(opened.file) as (member, _, dtype):
+    with _damage_told(f"{str(opened.file)!r} is damaged"):
+        with _open_vectors(opened.file) as (member, shape, dtype):
+            if shape != opened.shape:
+                raise ValueError(f"{_VECTORS} were {opened.shape} when it was opened, now they are {shape}")
             for start in range(0, num_rows, rows_per_block):
                 count = min(rows_per_block, num_rows - start)
-                # The checksum is compared when the last byte has been read.
                 data = member.read(count * size * dtype.itemsize)
-                yield np.frombuffer(data, dtype).reshape(count, size).astype(np.float32, copy=False)
-    except _DAMAGE as error:
-        raise types.UserError(f"{str(opened.file)!r} is damaged: {error}") from error
+                block = np.frombuffer(data, dtype).reshape(count, size).astype(np.float32, copy=False)
+                is_finite = np.isfinite(block).all(axis=1)
+                if not is_finite.all():
+                    raise ValueError(f"{_VECTORS} must be finite, row {start + int(np.argmin(is_finite))} is not")
+                if start + count == num_rows:
+                    _check_end(member, _VECTORS)
+                yield block
 
 
 def read_embeddings(opened: EmbeddingFile) -> np.ndarray:
@@ -152,6 +166,30 @@ def read_embeddings(opened: EmbeddingFile) -> np.ndarray:
         embeddings[start : start + len(block)] = block
         start += len(block)
     return embeddings
+
+
+@contextlib.contextmanager
+def _damage_told(message: str) -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGE as error:
+        # A damaged archive may point to before its begin; other errors with a number are the disk's.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
+        raise types.UserError(f"{message}: {error}") from error
+
+
+def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    with archive.open(f"{name}.npy") as member:
+        array = np.lib.format.read_array(member, allow_pickle=False)
+        _check_end(member, name)
+    return array
+
+
+def _check_end(member: IO[bytes], name: str) -> None:
+    # The checksum is compared with the last byte: a damaged header may ask for fewer.
+    if member.read(1):
+        raise ValueError(f"{name} in it has more bytes than its shape says")
 
 
 @contextlib.contextmanager

@@ -5,17 +5,20 @@ The file is a zip archive that is not compressed: `model.stablehlo`, the functio
 and size, and returns embeddings; nothing of this library is needed to run it.
 """
 
+import contextlib
+import errno
 import json
 import pathlib
 import zipfile
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import export
+from jax.extend.mlir import ir
+from jax.extend.mlir.dialects import sdy, stablehlo
 
 from reid_jax import atomic, augment, types
 
@@ -23,14 +26,16 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 _PROGRAM, _INFO, _README = "model.stablehlo", "model.json", "README.txt"
 _MAX_INFO_BYTES = 2**20
 _FORMAT = "reid_jax embedding model 1"
+# Whatever else jaxlib knows by a name may do more than compute: `jax.export` tells to trust what is deserialised.
+_CALLS = {"shape_assertion"}
 _USAGE = """A person re-identification model: images of people -> embeddings. Written by reid_jax.
 
-    import json, zipfile
+    import zipfile
     import numpy as np
     from jax import export                      # pip install jax flatbuffers
     from PIL import Image
 
-    with zipfile.ZipFile("{name}") as file:
+    with zipfile.ZipFile({name!r}) as file:
         embed = export.deserialize(bytearray(file.read("model.stablehlo"))).call
     image = np.asarray(Image.open("person.jpg").convert("RGB"))     # [h, w, 3] uint8
     embeddings = embed(image[None])                                 # [B, {dim}] float32 of length 1
@@ -108,10 +113,11 @@ def resize(images: jax.Array, *, height: int, width: int) -> jax.Array:
         [B, height, width, 3] float32 whole numbers 0..255.
     """
     pixels = images.astype(jnp.float32)
-    for axes, size, wanted in (("oh,bhwc->bowc", images.shape[1], height), ("ow,bhwc->bhoc", images.shape[2], width)):
+    # Pillow 11 always makes the rows' pixels first, 13 for most sizes, such as Market-1501's to 256 x 128.
+    for axes, size, wanted in (("ow,bhwc->bhoc", images.shape[2], width), ("oh,bhwc->bowc", images.shape[1], height)):
         # At the default precision a GPU would keep three digits.
         pixels = jnp.einsum(axes, _filter(size, wanted), pixels, precision=jax.lax.Precision.HIGHEST)
-        # Pillow keeps bytes between the two directions. Which comes first depends on its version and the sizes.
+        # Pillow keeps bytes between the two directions.
         pixels = jnp.clip(jnp.floor(pixels + 0.5), 0, 255)
     return pixels
 
@@ -137,7 +143,8 @@ def write_model(
     """
     sizes = export.symbolic_shape("b, h, w")
     images = jax.ShapeDtypeStruct((*sizes, 3), jnp.uint8)
-    program = export.export(jax.jit(function), platforms=PLATFORMS)(images).serialize()
+    with _without_source_lines():
+        program = export.export(jax.jit(function), platforms=PLATFORMS)(images).serialize()
     usage = _USAGE.format(name=name or pathlib.Path(file).name, dim=info.dim, height=info.height, width=info.width)
     facts = {"format": _FORMAT, **info._asdict(), "platforms": PLATFORMS, "jax": jax.__version__}
     with atomic.atomic_path(file) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
@@ -146,20 +153,31 @@ def write_model(
             archive.writestr(zipfile.ZipInfo(entry), bytes(content, "utf-8") if isinstance(content, str) else content)
 
 
+@contextlib.contextmanager
+def _without_source_lines() -> Iterator[None]:
+    """Keeps the paths and lines of this computer's code, which differ between callers, out of programs."""
+    limit = jax.config.jax_traceback_in_locations_limit
+    jax.config.update("jax_traceback_in_locations_limit", 0)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", limit)
+
+
 def is_model_file(file: str | pathlib.Path) -> bool:
     """Whether a file looks like one that `write_model` wrote; nothing of it is run."""
     try:
         with zipfile.ZipFile(file) as archive:
             return {_PROGRAM, _INFO} <= set(archive.namelist())
-    except (OSError, zipfile.BadZipFile):
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
         return False
 
 
 def read_model(file: str | pathlib.Path) -> ExportedModel:
-    """Loads an exported model. What it holds is a program of array operations, checked for what it takes and returns.
+    """Loads an exported model: a program that is checked for what it takes, returns and calls; nothing of it is run.
 
     Raises:
-        UserError: it is no such file, damaged, or not made for this platform.
+        UserError: it is no such file, damaged, not made for this platform, or does more than array operations.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -170,10 +188,16 @@ def read_model(file: str | pathlib.Path) -> ExportedModel:
                 raise ValueError(f"{_PROGRAM} in it must be stored, not compressed")
             info = _parse_info(json.loads(archive.read(_INFO)))
             program = export.deserialize(bytearray(archive.read(_PROGRAM)))
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        if getattr(error, "errno", None) is not None:
+            called = _called_functions(program)
+    except Exception as error:  # zip archives, JSON, flatbuffers and MLIR tell damage by many types
+        # A damaged archive may point to before its begin; other errors with a number are the disk's.
+        if isinstance(error, ImportError) or getattr(error, "errno", None) not in (None, errno.EINVAL):
             raise
         raise types.UserError(f"{str(file)!r} is no exported model as export.py writes it: {error}") from error
+    if called - _CALLS:
+        raise types.UserError(
+            f"the function in {str(file)!r} must consist of array operations, it calls {', '.join(sorted(called - _CALLS))}"
+        )
     _check_program(file, program, info)
     return ExportedModel(program.call, info)
 
@@ -181,12 +205,32 @@ def read_model(file: str | pathlib.Path) -> ExportedModel:
 def _parse_info(facts: Any) -> Info:
     if not isinstance(facts, dict) or facts.get("format") != _FORMAT:
         raise ValueError(f"{_INFO} in it must say the format {_FORMAT!r}")
-    info = Info(*(facts[name] for name in Info._fields))
+    info = Info(*(facts.get(name) for name in Info._fields))
     for name, value in info._asdict().items():
         kind = int if name in ("height", "width", "dim") else str
-        if not isinstance(value, kind) or (kind is int and value < 1):
-            raise ValueError(f"{name} in its {_INFO} must be a {kind.__name__}, got {value!r}")
+        # Not isinstance: true is an int.
+        if type(value) is not kind or (kind is int and value < 1):
+            raise ValueError(
+                f"{name} in its {_INFO} must be {'an int, at least 1' if kind is int else 'a str'}, got {value!r}"
+            )
     return info
+
+
+def _called_functions(program: export.Exported) -> set[str]:
+    """The functions that a program calls besides its own."""
+    called = set()
+
+    def note(operation: ir.Operation) -> ir.WalkResult:
+        if operation.name.endswith("custom_call"):
+            called.add(operation.attributes["call_target_name"].value)
+        return ir.WalkResult.ADVANCE
+
+    with ir.Context() as context:
+        sdy.register_dialect(context)
+        # Otherwise what is wrong with a damaged one is printed besides.
+        context.attach_diagnostic_handler(lambda _: True)
+        stablehlo.deserialize_portable_artifact(context, program.mlir_module_serialized).operation.walk(note)
+    return called
 
 
 def _check_program(file: str | pathlib.Path, program: export.Exported, info: Info) -> None:
@@ -196,10 +240,13 @@ def _check_program(file: str | pathlib.Path, program: export.Exported, info: Inf
             f"{str(file)!r} was exported for {', '.join(program.platforms)}, this machine computes on {platform}"
         )
     takes, gives = program.in_avals, program.out_avals
-    takes_images = len(takes) == 1 and takes[0].dtype == jnp.uint8 and takes[0].ndim == 4 and takes[0].shape[3] == 3
-    gives_vectors = len(gives) == 1 and gives[0].dtype == jnp.float32 and gives[0].shape[1:] == (info.dim,)
-    if not (takes_images and gives_vectors and program.nr_devices == 1):
+    # One positional argument, one result.
+    is_plain = program.in_tree == jax.tree.structure(((0,), {})) and program.out_tree == jax.tree.structure(0)
+    takes_images = is_plain and takes[0].dtype == jnp.uint8 and takes[0].ndim == 4 and takes[0].shape[3] == 3
+    takes_any_size = takes_images and all(map(export.is_symbolic_dim, takes[0].shape[:3]))
+    gives_vectors = is_plain and gives[0].dtype == jnp.float32 and gives[0].shape == (*takes[0].shape[:1], info.dim)
+    if not (takes_any_size and gives_vectors and program.nr_devices == 1):
         raise types.UserError(
-            f"the function in {str(file)!r} must take images [B, h, w, 3] uint8 and return [B, {info.dim}] float32, it "
+            f"the function in {str(file)!r} must take images [B, h, w, 3] uint8 of any size and return [B, {info.dim}] float32, it "
             f"takes {', '.join(map(str, takes))} and returns {', '.join(map(str, gives))}"
         )

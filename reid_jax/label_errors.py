@@ -20,6 +20,7 @@ class Outcome(enum.IntEnum):
     """
 
     UNKNOWN = types.UNKNOWN  # its identity is not known
+    LEFT_OUT = -2  # it was not trained on, as what PUL does not select; no sample's by `sample_outcomes`
     TRUE_POSITIVE = 0  # in its identity's main cluster
     FALSE_POSITIVE = 1  # in a cluster that belongs to another identity
     FALSE_NEGATIVE = 2  # in a cluster that belongs to its identity and is not the main one

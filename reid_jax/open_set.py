@@ -16,7 +16,7 @@ class Nearest(NamedTuple):
 
     Attributes:
         same: [Q] float32, distance to the nearest of the same identity, not by the same camera where that is known.
-        other: [Q] float32, to the nearest of another identity.
+        other: [Q] float32, to the nearest of another identity, distractors among them; inf for a distractor itself.
     """
 
     same: np.ndarray
@@ -50,11 +50,11 @@ def nearest_same_and_other(
     metric: str = "cosine",
     block_size: int = 512,
 ) -> Nearest:
-    """Finds for every labelled item the nearest of its identity and of all others.
+    """Finds for every item whose person is known the nearest of its identity and of all others.
 
     Args:
         embeddings: [N, D] float.
-        pids: [N] integer, at least 0; distractors (0) are nobody's match.
+        pids: [N] integer, at least 0; distractors (0) are nobody's match, and ask for nobody.
         camids: [N] integer, -1 where not known; None: none is. An item of one's own identity and camera is not a match.
         metric: as in `distances.pairwise_distances`.
         block_size: items at a time; that many distances to all are held.
@@ -63,7 +63,7 @@ def nearest_same_and_other(
         The distances.
 
     Raises:
-        ValueError: shapes do not fit, or an identity is not known.
+        ValueError: shapes do not fit, an embedding is not finite, or an identity is not known.
     """
     embeddings, pids = np.asarray(embeddings), np.asarray(pids)
     camids = np.full(len(pids), types.UNKNOWN) if camids is None else np.asarray(camids)
@@ -72,6 +72,9 @@ def nearest_same_and_other(
             raise ValueError(f"{name} must be [{len(embeddings)}] as embeddings, got shape {array.shape}")
     if (pids < 0).any():
         raise ValueError(f"pids must be known, at least 0, got {pids.min()}")
+    # One row that is not would make the distances of all others nan.
+    if not np.isfinite(embeddings).all():
+        raise ValueError("embeddings must be finite, got nan or infinity")
     found = Nearest(*np.full((2, len(pids)), np.inf, np.float32))
     for start, block in distances.distance_blocks(embeddings, embeddings, metric=metric, block_size=block_size):
         rows = np.arange(start, start + len(block))
@@ -79,8 +82,8 @@ def nearest_same_and_other(
         is_seen = (camids[rows, None] == camids) & (camids[rows, None] != types.UNKNOWN)
         is_match = is_same & ~is_seen & (pids != types.DISTRACTOR_PID)
         is_match[rows - start, rows] = False
-        is_other = ~is_same | (pids == types.DISTRACTOR_PID)
-        is_other[rows - start, rows] = False
+        # Two distractors may show one person, whom nobody labelled: their distance is no false alarm.
+        is_other = ~is_same & (pids[rows, None] != types.DISTRACTOR_PID)
         for nearest, allowed in zip(found, (is_match, is_other)):
             nearest[rows] = np.min(np.asarray(block), axis=1, where=allowed, initial=np.inf)
     return found
@@ -91,7 +94,7 @@ def calibrate(nearest: Nearest, *, false_alarm_rate: float) -> Calibration:
 
     Args:
         nearest: from `nearest_same_and_other`.
-        false_alarm_rate: 0..1.
+        false_alarm_rate: at least 0, below 1.
 
     Returns:
         The threshold and both rates at it.
@@ -105,7 +108,7 @@ def calibrate(nearest: Nearest, *, false_alarm_rate: float) -> Calibration:
     if not len(others):
         raise ValueError("nearest must hold items of at least two identities")
     # Just below the first distance that would be one false alarm too many.
-    allowed = int(false_alarm_rate * len(others))
+    allowed = int(np.searchsorted(np.arange(len(others)) / len(others), false_alarm_rate, side="right")) - 1
     max_distance = float(np.nextafter(others[allowed], np.float32(-np.inf)))
     is_present = np.isfinite(nearest.same)
     is_found = (nearest.same <= max_distance) & (nearest.same < nearest.other)

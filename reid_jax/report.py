@@ -28,6 +28,7 @@ _OUTCOMES = {  # marker, its area in points squared, whether it is an error, and
     Outcome.TRUE_POSITIVE: ("o", 16, False, "true positive: in its person's main cluster"),
     Outcome.FALSE_POSITIVE: ("X", 46, True, "false positive: in a cluster of another person"),
     Outcome.FALSE_NEGATIVE: ("^", 38, True, "false negative: in a cluster of its person, split off from the main one"),
+    Outcome.LEFT_OUT: ("o", 5, False, "left out: not selected for training"),
     Outcome.UNKNOWN: ("D", 7, False, "unknown: which person it is, nobody has said"),
 }
 # The name of the sizes that `save_cluster_sizes` draws in grey, for comparison.
@@ -35,16 +36,20 @@ TRUE_IDENTITIES = "true identities"
 Curves = Mapping[str, Sequence[np.ndarray]]
 
 
-def save_curves(path: str | os.PathLike, panels: Mapping[str, Curves], *, over: str = "iteration") -> None:
+def save_curves(
+    path: str | os.PathLike, panels: Mapping[str, Curves], *, over: str = "iteration", from_zero: bool = False
+) -> None:
     """Draws values over iterations: the mean of several runs as a line, their range as a band around it.
 
-    The axis of what is counted, whole numbers in all runs, starts at 0.
+    The axis of what is counted, whole numbers in all runs, starts at 0. Several panels of the same curves have one
+    legend.
 
     Args:
         path: where to; the ending says as what (.png, .pdf, .svg).
         panels: by the label of its axis, each panel's curves: by name, the runs' [iterations, 2] of iteration and
             value. A mean is of the runs that have a value at that iteration.
         over: what it is over where not iterations, another whole number.
+        from_zero: all axes of values start at 0, where nothing is below.
 
     Raises:
         UserError: matplotlib is not installed, or does not write such a file.
@@ -59,6 +64,9 @@ def save_curves(path: str | os.PathLike, panels: Mapping[str, Curves], *, over: 
     styles = _styles([name for curves in panels.values() for name in curves])
     num_rows = -(-len(panels) // _MOST_IN_ROW)
     in_row = -(-len(panels) // num_rows)  # rows as even as can be
+    drawn = {label: [name for name, runs in curves.items() if any(map(len, runs))] for label, curves in panels.items()}
+    most = max(drawn.values(), key=len)
+    is_shared = len(panels) > 1 and all(set(names) <= set(most) for names in drawn.values())
     with _saved_figure(path, (in_row * _PANEL_INCHES[0], num_rows * _PANEL_INCHES[1])) as figure:
         for place, (label, curves) in enumerate(panels.items(), start=1):
             axes = figure.add_subplot(num_rows, in_row, place)
@@ -68,10 +76,15 @@ def save_curves(path: str | os.PathLike, panels: Mapping[str, Curves], *, over: 
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(alpha=0.3)
             values = np.concatenate([run[:, 1] for runs in curves.values() for run in runs])
-            if np.all((values >= 0) & (values == np.round(values))):
-                axes.set_ylim(0, max(1, 1.05 * values.max()))
-            if axes.lines:
+            is_count = np.all(values == np.round(values))
+            if np.all(values >= 0) and (from_zero or is_count):
+                axes.set_ylim(0, 1.05 * values.max() if values.max() > 0 else 1)
+            if not is_shared:
                 axes.legend()
+            elif drawn[label] == most and not figure.legends:
+                # Below the panels, where it covers no line.
+                handles, names = axes.get_legend_handles_labels()
+                figure.legend(handles, names, loc="outside lower center", ncols=_MOST_IN_ROW, frameon=False)
 
 
 def save_cmc(path: str | os.PathLike, curves: Curves, *, max_rank: int = 20) -> None:
@@ -200,7 +213,7 @@ def save_embedding_map(
             # The few errors are drawn over the many others.
             axes.scatter(*positions[mine].T, s=area, c=colors[mine], zorder=2 + is_error, **style)
             # That there are no errors is worth telling, that all identities are known is not.
-            if outcomes is not None and (mine.any() or outcome != Outcome.UNKNOWN):
+            if outcomes is not None and (mine.any() or outcome >= Outcome.TRUE_POSITIVE):
                 axes.scatter([], [], s=2 * area, c=_GREY, label=f"{text} ({np.count_nonzero(mine):,})", **style)
         persons = f"{num_ids:,} persons, a colour for each" if num_ids != 1 else "one person"
         axes.set_xlabel(f"{len(positions):,} {noun} of {persons}; what the model finds alike is near")

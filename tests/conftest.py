@@ -78,6 +78,17 @@ def prepared(prepared_once, tmp_path_factory):
     return shutil.copytree(prepared_once, tmp_path_factory.mktemp("prepared") / "copy") / "data"
 
 
+@pytest.fixture(scope="session")
+def people_folder(prepared_once, tmp_path_factory):
+    """A folder of 24 crops, six in a sub-folder for each of four persons: the gallery of "tiny"."""
+    root = tmp_path_factory.mktemp("crops") / "people"
+    for file in sorted((prepared_once / "source" / "bounding_box_test").iterdir()):
+        target = root / file.name[:4] / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, target)
+    return root
+
+
 def write_tracklet_folder(root, *, num_ids=4, num_cameras=2, num_frames=3, height=24, width=12, seed=0):
     """Writes root/index.csv and tiny noise frames: every identity has a tracklet in each camera, per split."""
     import csv

@@ -133,7 +133,7 @@ def test_the_command_draws_over_levels(levels_folder):
     done = run("--over=level", f"--output={output}")
     assert done.returncode == 0, done.stderr
     texts = [text for text in re.findall("<!-- (.*) -->", output.read_text()) if text.strip("0123456789.")]
-    assert set(texts) == {"BCubed recall, per cent", "hcd", "level", "num clusters"} and texts.count("level") == 2
+    assert set(texts) == {"BCubed recall, per cent", "hcd", "level", "number of clusters"} and texts.count("level") == 2
     failed = run("--over=levels", f"--output={output}")
     assert failed.returncode == 2 and "--over=levels: value should be one of <iteration|level>" in failed.stderr
 

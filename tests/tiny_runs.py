@@ -121,6 +121,9 @@ def write_run(workdir, data_dir, *, method="hct", labels=None, num_iterations=3,
     from reid_jax import checkpoints, logs
     from reid_jax.train import TrainState
 
+    # Fixtures that live longer than a test come before `own_backbone`.
+    if str(OWN_BACKBONE) not in sys.path:
+        sys.path.append(str(OWN_BACKBONE))
     get_config = importlib.import_module(f"experiments.configs.{method}").get_config
     config = make_config(get_config, data_dir, OVERRIDES | {"seed": seed, "evaluation.batch_size": 8}, **more)
     (workdir / "pseudo_labels").mkdir(parents=True)
@@ -146,3 +149,16 @@ def write_run(workdir, data_dir, *, method="hct", labels=None, num_iterations=3,
             workdir / "pseudo_labels" / f"iteration_{num_iterations:03d}.npz", pseudo_labels=labels, paths=names
         )
     return workdir
+
+
+def made(vectors, *, pids=None, paths=None, model="m", folder="/nowhere", source="made"):
+    """A collection (experiments/collection.py) of these vectors, L2-normalised."""
+    from experiments.collection import Collection
+    from reid_jax.embedding_files import Origin
+
+    vectors = np.asarray(vectors, np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    unknown = np.full(len(vectors), -1)
+    pids = unknown if pids is None else np.asarray(pids)
+    paths = np.array([f"{i}.jpg" for i in range(len(vectors))] if paths is None else paths)
+    return Collection(source, vectors.shape, paths, pids, unknown, Origin(model, 24, 12, folder), vectors)

@@ -43,7 +43,10 @@ def inside(folder: str | pathlib.Path, path: str) -> pathlib.Path:
     Raises:
         UserError: the path is absolute or leads out of the folder.
     """
-    relative = pathlib.PurePosixPath(str(path))
-    if relative.is_absolute() or ".." in relative.parts or not relative.parts or "\0" in str(path):
-        raise types.UserError(f"the path {str(path)!r} must lead to a file inside {str(folder)!r}")
+    path = str(path)
+    relative, as_windows = pathlib.PurePosixPath(path), pathlib.PureWindowsPath(path)
+    # Backslashes may be in a name, and on Windows lead to other folders; only there "1:a.jpg" names a drive.
+    leads_out = any(".." in each.parts or each.root for each in (relative, as_windows)) or pathlib.PurePath(path).drive
+    if leads_out or not relative.parts or "\0" in path:
+        raise types.UserError(f"the path {path!r} must lead to a file inside {str(folder)!r}")
     return pathlib.Path(folder, *relative.parts)

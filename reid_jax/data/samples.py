@@ -87,6 +87,7 @@ def _evenly_spaced(items: np.ndarray, most: int) -> np.ndarray:
 
 def select(samples: Samples, indices: np.ndarray) -> Samples:
     """Returns some of the samples, in the order of indices [n]."""
+    indices = np.arange(len(samples))[indices]
     kept = [samples.frames[samples.starts[index] : samples.starts[index + 1]] for index in indices]
     starts = np.concatenate([[0], np.cumsum([len(frames) for frames in kept])]).astype(np.int64)
     labels = (getattr(samples, name)[indices] for name in ("pids", "camids", "names"))
