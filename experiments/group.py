@@ -45,10 +45,13 @@ def find_groups(embeddings: np.ndarray, *, eps: float, min_samples: int, k1: int
         [N] int64, 0..C-1, by size, the largest first.
     """
     k1 = min(k1, len(embeddings) - 1)
-    labels = density_clusters.jaccard_dbscan(embeddings, eps=eps, min_samples=min_samples, k1=k1, k2=_K2)
+    return with_lone(density_clusters.jaccard_dbscan(embeddings, eps=eps, min_samples=min_samples, k1=k1, k2=_K2))
+
+
+def with_lone(labels: np.ndarray) -> np.ndarray:
+    """Gives each image of a negative label [N] a group of its own, and numbers groups as `by_size`."""
     is_alone = labels < 0
-    labels[is_alone] = labels.max() + 1 + np.arange(is_alone.sum())
-    return by_size(labels)
+    return by_size(np.where(is_alone, labels.max() + np.cumsum(is_alone), labels))
 
 
 def merge_to(embeddings: np.ndarray, num_groups: int) -> np.ndarray:
