@@ -156,7 +156,9 @@ def sweep_pictures(folders: Sequence[str], output: pathlib.Path) -> list[Picture
     for number, folder in enumerate(folders, start=1):
         path = pathlib.Path(folder, "table.json")
         if path.exists():
-            pictures.append(report_pictures.sweep_values(logs.read_json(path), output / f"sweep{number}.png"))
+            table = logs.read_json(path)
+            pictures.append(report_pictures.sweep_values(table, output / f"sweep{number}.png"))
+            pictures.append(report_pictures.sweep_selected(table, output / f"sweep{number}_selected.png"))
     return [picture for picture in pictures if picture is not None]
 
 

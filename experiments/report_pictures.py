@@ -74,28 +74,69 @@ def cmc(rankings: Mapping[str, Sequence[np.ndarray]], folder: pathlib.Path) -> P
 
 
 def sweep_values(table: Mapping[str, Any], file: pathlib.Path) -> Picture | None:
-    """Draws a sweep's results over what it varies; None where it varies more than one field, or nothing."""
-    rows = [row for row in table["rows"] if row["mean"].get("best_mAP") is not None]
-    varied = {name for row in rows for name in row["overrides"]}
-    # A row may leave a field at its default.
-    if len(rows) < 2 or len(varied) != 1 or not all(row["overrides"] for row in rows):
-        labels, option = [row["label"] for row in rows], "row of the sweep"
-    else:
-        (option,) = varied
-        labels = [row["overrides"][option] for row in rows]
-        if not all(curves.is_number(label) for label in labels):
-            labels = [str(label) for label in labels]
-    if len(rows) < 2 or len(set(labels)) < len(labels):
-        return None
-    series = {
-        title: [
-            (100 * row["mean"][field], None if row["std"][field] is None else 100 * row["std"][field]) for row in rows
-        ]
+    """Draws a sweep's results over what it varies (BUC's Fig. 3a, PUL's 6, SSL's 4, HCD's 4).
+
+    Returns:
+        None where there are not two rows to compare.
+    """
+    accuracies = {
+        title: [(row["mean"].get(field), row["std"].get(field)) for row in table["rows"]]
         for field, title in (("best_mAP", "mAP, best iteration"), ("best_rank1", "rank-1, best iteration"))
     }
-    report.save_values(file, labels, series, option=option)
-    text = f"What comes of it when a single option is changed; {table['method']} on {table['dataset']}."
-    return Picture(file, table["title"], text)
+    text = f"What comes of it when this option is changed; {table['method']} on {table['dataset']}."
+    return _over_rows(table, accuracies, file, Picture(file, table["title"], text))
+
+
+def sweep_selected(table: Mapping[str, Any], file: pathlib.Path) -> Picture | None:
+    """Draws how much a sweep's runs select in their first iteration over what it varies (PUL's Fig. 5a).
+
+    Returns:
+        None where the runs do not select samples, or there are not two rows to compare.
+    """
+    points = []
+    for row in table["rows"]:
+        found = [_selected_first(pathlib.Path(run["folder"])) for run in row["runs"]]
+        known = [share for share in found if share is not None]
+        std = float(np.std(known, ddof=1)) if len(known) > 1 else None
+        points.append((float(np.mean(known)) if known else None, std))
+    text = "How many of the samples are reliable enough to be trained on in the first iteration."
+    title = f"{table['title']}: selected in iteration 1"
+    return _over_rows(table, {"samples selected in iteration 1": points}, file, Picture(file, title, text))
+
+
+def _selected_first(folder: pathlib.Path) -> float | None:
+    """The part of the samples that a run selected in its first iteration; None: it does not say."""
+    path = folder / "metrics.jsonl"
+    records = curves.read_records(path, flag="workdir") if path.is_file() else []
+    share = records[1].get("selected") if len(records) > 1 else None
+    return share if curves.is_number(share) else None
+
+
+def _over_rows(
+    table: Mapping[str, Any],
+    series: Mapping[str, Sequence[tuple[float | None, float | None]]],
+    file: pathlib.Path,
+    picture: Picture,
+) -> Picture | None:
+    """Draws (mean, standard deviation) of a sweep's rows over the value of the option that differs between them."""
+    rows = table["rows"]
+    kept = [place for place in range(len(rows)) if any(points[place][0] is not None for points in series.values())]
+    varied = {name for place in kept for name in rows[place]["overrides"]}
+    if len(varied) == 1 and all(rows[place]["overrides"] for place in kept):
+        (option,) = varied
+        values = [rows[place]["overrides"][option] for place in kept]
+        if not all(map(curves.is_number, values)):
+            values = list(map(str, values))
+    else:  # several options, or a row that leaves the only one as it is
+        option, values = "row of the sweep", [rows[place]["label"] for place in kept]
+    if len(kept) < 2 or len(set(values)) < len(values):
+        return None
+    percent = {
+        name: [tuple(None if value is None else 100 * value for value in points[place]) for place in kept]
+        for name, points in series.items()
+    }
+    report.save_values(file, values, percent, option=option)
+    return picture
 
 
 def embedding_map(run: Run, views: Views, pseudo_labels: np.ndarray | None, file: pathlib.Path) -> Picture | None:

@@ -167,15 +167,36 @@ def test_a_hundred_iterations(make_run, tmp_path):
     assert page.stat().st_size < 10_000_000 and "1000.0 (100)" in page.read_text()
 
 
-def test_sweeps_are_drawn_over_what_they_vary(tmp_path):
-    rows = [
-        {"label": f"k = {k}", "overrides": {"labels.k": k}, "mean": {"best_mAP": 0.1 * k, "best_rank1": 0.2}, "std": {"best_mAP": None, "best_rank1": None}}
-        for k in (1, 2, 4)
-    ]
-    table = {"title": "k", "method": "hct", "dataset": "tiny", "rows": rows}
-    picture = report_pictures.sweep_values(table, tmp_path / "sweep.png")
-    assert picture.file.exists() and "hct on tiny" in picture.text
+def test_sweeps_are_drawn_over_what_they_vary(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(report_pictures.report, "save_values", lambda *a, **k: drawn.append((a[1:], k)))
+    rows = []
+    for k in (1, 2, 4):
+        runs = []
+        for seed in (0, 1):
+            folder = tmp_path / f"k_{k}" / f"seed_{seed}"
+            folder.mkdir(parents=True)
+            (folder / "metrics.jsonl").write_text("{}\n" + json.dumps({"selected": 0.1 * k + 0.02 * seed}) + "\n")
+            runs.append({"folder": str(folder)})
+        mean, std = {"best_mAP": 0.1 * k, "best_rank1": 0.2}, {"best_mAP": 0.01, "best_rank1": None}
+        rows.append({"label": f"k = {k}", "overrides": {"labels.k": k}, "runs": runs, "mean": mean, "std": std})
+    table = {"title": "k", "method": "pul", "dataset": "tiny", "rows": rows}
+    assert "pul on tiny" in report_pictures.sweep_values(table, tmp_path / "a.png").text
+    assert "iteration 1" in report_pictures.sweep_selected(table, tmp_path / "b.png").title
+    ((values, series), options), ((_, selected), _) = drawn
+    assert values == [1, 2, 4] and options == {"option": "labels.k"}
+    np.testing.assert_allclose(series["mAP, best iteration"], [(10, 1), (20, 1), (40, 1)])
+    assert series["rank-1, best iteration"] == [(20.0, None)] * 3
+    np.testing.assert_allclose([mean for mean, _ in selected["samples selected in iteration 1"]], [11, 21, 41])
+    # A row that leaves the option as it is has no value to be drawn over.
+    rows[0]["overrides"] = {}
+    report_pictures.sweep_values(table, tmp_path / "a.png")
+    assert drawn[-1][0][0] == ["k = 1", "k = 2", "k = 4"] and drawn[-1][1] == {"option": "row of the sweep"}
     assert report_pictures.sweep_values(table | {"rows": rows[:1]}, tmp_path / "one.png") is None
+    for row in rows:
+        for run in row["runs"]:
+            (tmp_path / run["folder"] / "metrics.jsonl").unlink()
+    assert report_pictures.sweep_selected(table, tmp_path / "none.png") is None
 
 
 def test_papers_figures_are_named_as_theirs():
