@@ -13,7 +13,7 @@ from experiments import image_folder, trained_model
 from experiments.trained_model import TrainedModel
 from reid_jax import embedding_files, types
 from reid_jax.data import records as records_lib
-from reid_jax.data.image_files import ImageFiles, inside
+from reid_jax.data.image_files import inside
 from reid_jax.data.images import decode_whole
 from reid_jax.embedding_files import EmbeddingFile, Origin
 
@@ -126,9 +126,7 @@ def open_collection(
     if model is None:
         raise types.UserError(f"--model is needed to embed --{flag}={source}")
     files = image_folder.find_images(source, flag=flag, on_bad_image=on_bad_image)
-    embeddings = trained_model.embed_files(
-        model, files, batch_size=batch_size, description=f"embedding {files.name}"
-    )
+    embeddings = trained_model.embed_files(model, files, batch_size=batch_size, description=f"embedding {files.name}")
     origin = Origin(model.digest, model.height, model.width, str(files.folder.resolve()))
     unknown = np.full(len(files), types.UNKNOWN)
     return Collection(

@@ -4,7 +4,9 @@
     python experiments/group.py --model=shop.zip --source=crops.npz --output=sorted_crops --copies=false
 
 The output folder has groups.csv, a picture of the largest groups, groups.png, and with --copies the folder people, in it
-one for each group with copies of its images; the originals stay as they are. Images that resemble no other one enough are groups of one.
+one for each group with copies of its images; the originals stay as they are. Images that resemble no other one enough are
+groups of one.
+
 How many people there are is found, by DBSCAN on the k-reciprocal Jaccard distance: --eps greater makes fewer and larger
 groups. Where you know the number, --num_groups merges the nearest groups until so many are left (average linkage).
 """
@@ -199,12 +201,18 @@ def main() -> None:
 
 def define_flags() -> None:
     """Defines the command line."""
-    flags.DEFINE_string("model", None, "A run directory (its best model), or a file of export.py; not needed for an .npz.")
+    flags.DEFINE_string(
+        "model", None, "A run directory (its best model), or a file of export.py; not needed for an .npz."
+    )
     flags.DEFINE_string("source", None, "A folder of crops, sub-folders included, or an .npz of embed.py.")
     flags.DEFINE_string("output", None, "A new folder for the groups.")
     flags.DEFINE_bool("copies", True, "Copy every image into its group's sub-folder.")
-    flags.DEFINE_float("eps", 0.6, "How far apart neighbours in a group may be; greater: fewer, larger groups.", 0.01, 0.99)
-    flags.DEFINE_integer("min_samples", 2, "Neighbours within eps, itself included, that make an image a group's core.", 1)
+    flags.DEFINE_float(
+        "eps", 0.6, "How far apart neighbours in a group may be; greater: fewer, larger groups.", 0.01, 0.99
+    )
+    flags.DEFINE_integer(
+        "min_samples", 2, "Neighbours within eps, itself included, that make an image a group's core.", 1
+    )
     flags.DEFINE_integer("k1", 20, "Nearest images that are looked at, about those there are of a person.", 1)
     flags.DEFINE_integer("num_groups", None, "Number of people, where you know it; holds all pairs' distances.")
     flags.DEFINE_integer("batch_size", 64, "Images embedded at a time.", lower_bound=1)

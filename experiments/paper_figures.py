@@ -1,4 +1,4 @@
-"""What the papers report for their own methods, to stand beside measured figures; docs/results.md has all their tables."""
+"""What the papers report for their own methods, to stand beside measured figures; all their tables are in docs/."""
 
 from typing import NamedTuple
 

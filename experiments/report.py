@@ -18,7 +18,7 @@ import numpy as np
 from absl import flags
 
 from data_prep import cli
-from experiments import paper_figures, report_page, report_pictures, report_runs
+from experiments import paper_figures, report_page, report_pictures, report_runs, report_strips
 from experiments.report_pictures import Picture
 from experiments.report_runs import Run
 from reid_jax import atomic, logs, types
@@ -96,7 +96,9 @@ def write_report(folders: Sequence[str], output: pathlib.Path, *, details: int, 
     if rankings:
         parts.append(report_pictures.cmc(rankings, output))
     if len(detailed) < len(runs):
-        parts.append(report_page.paragraph(f"{len(detailed)} of the {len(runs)} runs are looked at closely (--details)."))
+        parts.append(
+            report_page.paragraph(f"{len(detailed)} of the {len(runs)} runs are looked at closely (--details).")
+        )
     parts.append(report_page.links({anchor: run.name for anchor, run in anchors.items()}))
     page = output / "report.html"
     with atomic.atomic_path(page) as temporary:
@@ -124,7 +126,9 @@ def one_run(
     elif found is not None:
         clusters = found if found.ndim == 1 else found[:, -1]  # of levels the top one is trained on
     # What is drawn is of the labels that the kept model was trained with.
-    notes = [report_page.paragraph(f"Of the model that the run kept, of iteration {run.records[run.kept]['iteration']}.")]
+    notes = [
+        report_page.paragraph(f"Of the model that the run kept, of iteration {run.records[run.kept]['iteration']}.")
+    ]
     if not run.is_finished:
         notes.append(report_page.paragraph("The run has not finished: this is how far it is."))
 
@@ -135,16 +139,16 @@ def one_run(
     if clusters is not None:
         pictures.append(report_pictures.cluster_sizes(run, clusters, views.dataset.train_ids, file("sizes")))
         if (views.dataset.train_ids >= 0).any():
-            pictures.append(report_pictures.wrong_merges(run, views.dataset, clusters, file("wrong_merges")))
-            pictures.append(report_pictures.wrong_splits(run, views.dataset, clusters, file("wrong_splits")))
+            pictures.append(report_strips.wrong_merges(run, views.dataset, clusters, file("wrong_merges")))
+            pictures.append(report_strips.wrong_splits(run, views.dataset, clusters, file("wrong_splits")))
         else:
-            pictures.append(report_pictures.largest_clusters(run, views.dataset, clusters, file("largest_clusters")))
+            pictures.append(report_strips.largest_clusters(run, views.dataset, clusters, file("largest_clusters")))
     if reliable is not None:
-        pictures.append(report_pictures.reliable_samples(run, views.dataset, reliable, file("reliable")))
+        pictures.append(report_strips.reliable_samples(run, views.dataset, reliable, file("reliable")))
     pictures += [report_pictures.levels(run, file("levels")), report_pictures.hierarchy(run, file("hierarchy"))]
     if views.ranking is not None:
-        pictures.append(report_pictures.ranked_lists(run, views, file("worst_queries"), best=False))
-        pictures.append(report_pictures.ranked_lists(run, views, file("best_queries"), best=True))
+        pictures.append(report_strips.ranked_lists(run, views, file("worst_queries"), best=False))
+        pictures.append(report_strips.ranked_lists(run, views, file("best_queries"), best=True))
     shown = [picture for picture in pictures if picture is not None]
     cmc = None if views.ranking is None else views.ranking.cmc
     return cmc, [*notes, *shown, report_page.details("All options of this run", run.config)]

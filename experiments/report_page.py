@@ -14,7 +14,8 @@ from experiments.report_pictures import Picture
 _MOST_BYTES = 10_000_000
 _QUALITIES = (85, 60, 35)  # of photographs, the first with which the page is small enough
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fafafa; margin: 2em auto; max-width: 1180px; padding: 0 1em }
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fafafa }
+body { margin: 2em auto; max-width: 1180px; padding: 0 1em }
 h1 { font-size: 1.7em } h2 { margin-top: 2.2em; border-bottom: 1px solid #ccc } h3 { margin: 1.8em 0 .3em }
 .scroll { overflow-x: auto } table { border-collapse: collapse; font-size: .9em }
 th, td { padding: .25em .6em; text-align: right; border-bottom: 1px solid #e2e2e2; vertical-align: bottom }

@@ -50,6 +50,16 @@ class Run(NamedTuple):
         return f"{self.dataset} from {source}" if source else self.dataset
 
     @property
+    def noun(self) -> str:
+        """What its samples are, in the plural."""
+        return "tracklets" if self.config["data"].get("tracklets") else "images"
+
+    @property
+    def selects(self) -> bool:
+        """Whether a negative pseudo label says that a sample was not selected for training, not that it is alone."""
+        return self.method == "pul"
+
+    @property
     def kept(self) -> int:
         """Place among the records of the iteration whose model was kept."""
         stop = self.config.get("stop")
@@ -210,9 +220,7 @@ def look(run: Run, *, batch_size: int) -> Views:
     query = gallery = ranking = None
     if dataset.has_queries:
         query, gallery = (embedded(split, dataset.samples[split], f"{split}.npz") for split in (_QUERY, _GALLERY))
-        labels = [
-            getattr(dataset.samples[split], name) for split in (_QUERY, _GALLERY) for name in ("pids", "camids")
-        ]
+        labels = [getattr(dataset.samples[split], name) for split in (_QUERY, _GALLERY) for name in ("pids", "camids")]
         # Normalised, cosine and Euclidean distances rank alike.
         ranking = evaluate.evaluate_embeddings(
             query, gallery, *labels, metric="cosine", ap_method=config.evaluation.ap_method

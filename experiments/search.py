@@ -211,7 +211,11 @@ def define_flags() -> None:
     flags.DEFINE_integer("top", 10, "Matches listed for each query.", lower_bound=1, upper_bound=1000)
     flags.DEFINE_float("max_distance", None, "Beyond it (1 - cosine, 0..2) a match is none.", 0.0, 2.0)
     flags.DEFINE_float(
-        "false_alarms", None, "Part of those not in the gallery who may be taken for someone; chooses max_distance.", 0.0, 0.99
+        "false_alarms",
+        None,
+        "Part of those not in the gallery who may be taken for someone; chooses max_distance.",
+        0.0,
+        0.99,
     )
     flags.DEFINE_string("calibration", None, "Images of known people to choose it on; the gallery if its are known.")
     flags.DEFINE_string("output", "search_results", "Folder for results.csv and results.png.")

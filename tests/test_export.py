@@ -29,14 +29,18 @@ def test_it_embeds_as_the_run_does(workdir, file, people_folder):
     run, back = (trained_model.load(str(source), batch_size=8) for source in (workdir, file))
     assert (run.digest, run.height, run.width) == (back.digest, back.height, back.width) == (run.digest, 24, 12)
     found = [
-        trained_model.embed_files(each, ImageFiles(people_folder, paths), batch_size=8, description="") for each in (run, back)
+        trained_model.embed_files(each, ImageFiles(people_folder, paths), batch_size=8, description="")
+        for each in (run, back)
     ]
     np.testing.assert_allclose(*found, atol=1e-6)
 
 
 def test_what_it_says_of_itself(file):
     info = exported.read_model(file).info
-    assert (info.dim, info.dtype) == (16, "float32") and info.description == "own_backbone:Backbone of tiny, trained on tiny"
+    assert (info.dim, info.dtype) == (
+        16,
+        "float32",
+    ) and info.description == "own_backbone:Backbone of tiny, trained on tiny"
 
 
 def test_a_file_that_computes_something_else_is_not_kept(workdir, tmp_path, monkeypatch):

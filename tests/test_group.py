@@ -53,7 +53,11 @@ def test_names_sort_as_numbers_do():
 def test_the_table_has_the_most_typical_image_first():
     images = made([[1, 0], [1, 0.1], [1, -0.4], [0, 1]])
     groups = np.array([0, 0, 0, 1])
-    rows = list(csv.DictReader(group.groups_table(images, groups, group.centre_distances(images.embeddings(), groups)).splitlines()))
+    rows = list(
+        csv.DictReader(
+            group.groups_table(images, groups, group.centre_distances(images.embeddings(), groups)).splitlines()
+        )
+    )
     assert [(row["group"], row["images"], row["path"]) for row in rows] == [
         ("person_0001", "3", "0.jpg"), ("person_0001", "3", "1.jpg"), ("person_0001", "3", "2.jpg"), ("person_0002", "1", "3.jpg")
     ]  # fmt: skip
@@ -72,7 +76,9 @@ def test_names_of_copies_do_not_meet(tmp_path):
 
 def test_what_it_says():
     text = group.describe(made(np.eye(4), pids=[1, 1, 2, -1]), np.array([0, 0, 1, 2]))
-    assert text.startswith("4 images: 1 groups of two images or more, the largest of 2, and 2 images that are like no other")
+    assert text.startswith(
+        "4 images: 1 groups of two images or more, the largest of 2, and 2 images that are like no other"
+    )
     assert text.endswith("against the 2 people known: BCubed P/R/F 1.000/1.000/1.000")
 
 

@@ -167,6 +167,13 @@ def test_as_near_as_another_is_not_found():
     assert open_set.calibrate(tied, false_alarm_rate=0.5).found_rate == 0.5
 
 
+@pytest.mark.filterwarnings("error")
+def test_nobody_to_find():
+    alone = Nearest(np.full(2, np.inf, np.float32), np.array([0.3, 0.5], np.float32))
+    result = open_set.calibrate(alone, false_alarm_rate=0.5)
+    assert np.isnan(result.found_rate) and (result.num_present, result.false_alarm_rate) == (0, 0.5)
+
+
 def test_another_person_at_no_distance():
     near = Nearest(np.zeros(3, np.float32), np.array([0, 0, 1], np.float32))
     result = open_set.calibrate(near, false_alarm_rate=0.5)

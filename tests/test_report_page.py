@@ -9,7 +9,7 @@ import pytest
 import tiny_runs
 from PIL import Image
 
-from experiments import paper_figures, report, report_page, report_pictures, report_runs
+from experiments import paper_figures, report, report_page, report_pictures, report_runs, report_strips
 from reid_jax import types
 
 pytestmark = pytest.mark.usefixtures("own_backbone")
@@ -69,7 +69,15 @@ def test_a_report_of_one_run(make_run, mixed_labels, tmp_path, capsys):
     assert [source for source in sources if not source.startswith(("data:image/", "#"))] == []
     assert found.tags.count("img") == len(names) - 1 and not {"script", "link", "iframe"} & set(found.tags)
     words = " ".join(" ".join(found.words).split())
-    for expected in ("hct_tiny", "30.0 (3)", "HCT", "80.0", "56.4", "CVPR 2020", "These figures are the papers', not measured here"):
+    for expected in (
+        "hct_tiny",
+        "30.0 (3)",
+        "HCT",
+        "80.0",
+        "56.4",
+        "CVPR 2020",
+        "These figures are the papers', not measured here",
+    ):
         assert expected in words, expected
     assert "hct_tiny: t-SNE of 24 images" in capsys.readouterr().out
     assert len(text) < 10_000_000
@@ -83,15 +91,17 @@ def test_a_report_of_one_run(make_run, mixed_labels, tmp_path, capsys):
 def test_wrong_labels_are_told(make_run, mixed_labels, tmp_path, monkeypatch):
     (run,) = report_runs.find_runs([str(make_run("told", labels=mixed_labels))])
     rows = []
-    monkeypatch.setattr(report_pictures.image_rows, "draw_rows", lambda given, **_: rows.extend(given) or Image.new("RGB", (9, 9)))
+    monkeypatch.setattr(
+        report_strips.image_rows, "draw_rows", lambda given, **_: rows.extend(given) or Image.new("RGB", (9, 9))
+    )
     dataset = report_runs.look(run, batch_size=8).dataset
     labels = report_runs.load_pseudo_labels(run, dataset)
     np.testing.assert_array_equal(labels, mixed_labels)
-    report_pictures.wrong_merges(run, dataset, labels, tmp_path / "a.png")
+    report_strips.wrong_merges(run, dataset, labels, tmp_path / "a.png")
     assert [row.title for row in rows] == ["cluster 0: 12 images of 2 people, 36 pairs wrongly together"]
     assert [tile.mark.name for tile in rows[0].tiles] == ["RIGHT"] * 4 + ["WRONG"] * 4
     rows.clear()
-    report_pictures.wrong_splits(run, dataset, labels, tmp_path / "b.png")
+    report_strips.wrong_splits(run, dataset, labels, tmp_path / "b.png")
     assert [row.title for row in rows] == ["person 3: 6 images in 2 clusters, 9 pairs wrongly apart"]
     assert {tile.caption for tile in rows[0].tiles} == {"cluster 3", "cluster 7"}
 
@@ -99,9 +109,11 @@ def test_wrong_labels_are_told(make_run, mixed_labels, tmp_path, monkeypatch):
 def test_ranked_lists_leave_out_the_query_s_own_camera(make_run, tmp_path, monkeypatch):
     (run,) = report_runs.find_runs([str(make_run("ranked"))])
     rows = []
-    monkeypatch.setattr(report_pictures.image_rows, "draw_rows", lambda given, **_: rows.extend(given) or Image.new("RGB", (9, 9)))
+    monkeypatch.setattr(
+        report_strips.image_rows, "draw_rows", lambda given, **_: rows.extend(given) or Image.new("RGB", (9, 9))
+    )
     views = report_runs.look(run, batch_size=8)
-    report_pictures.ranked_lists(run, views, tmp_path / "a.png", best=False)
+    report_strips.ranked_lists(run, views, tmp_path / "a.png", best=False)
     precisions = [float(re.search(r"average precision ([\d.]+)%", row.title)[1]) for row in rows]
     assert len(rows) == 4 and precisions == sorted(precisions)
     np.testing.assert_allclose(precisions, np.sort(100 * views.ranking.ap), atol=0.051)

@@ -53,7 +53,9 @@ def test_a_prepared_data_set_s_images(model, prepared, tmp_path):
     embedding_files.write_embeddings(file, np.eye(2, 16), paths, origin=origin)
     opened = open_collection(str(file), flag="query", model=None, batch_size=8)
     assert opened.image(0).shape == (24, 12, 3) and opened.image(1) is None
-    moved = Collection("q", (2, 16), paths, opened.pids, opened.camids, origin._replace(dataset=("gone", "tiny", "query")), None)
+    moved = Collection(
+        "q", (2, 16), paths, opened.pids, opened.camids, origin._replace(dataset=("gone", "tiny", "query")), None
+    )
     assert moved.image(0) is None
 
 
@@ -86,7 +88,9 @@ def test_images_of_a_folder(tmp_path):
         image_folder.find_images(str(tmp_path), flag="source")
     Image.new("RGB", (5, 5)).save(tmp_path / "b.png")
     (tmp_path / "a.jpg").write_bytes(b"broken")
-    with pytest.raises(types.UserError, match="1 of 2 images cannot be used, the first is 'a.jpg': it is no image file"):
+    with pytest.raises(
+        types.UserError, match="1 of 2 images cannot be used, the first is 'a.jpg': it is no image file"
+    ):
         image_folder.find_images(str(tmp_path), flag="source")
     found = image_folder.find_images(str(tmp_path), flag="source", on_bad_image="skip")
     assert found.paths.tolist() == ["b.png"]
@@ -186,7 +190,9 @@ def test_as_its_user_runs_it(workdir, people_folder, prepared, tmp_path):
     processes = [
         start_script("search", *common, f"--output={found}", "--top=4", "--false_alarms=0.2"),
         start_script("search", *common, "--max_distance=0.1", "--false_alarms=0.1"),
-        start_script("search", f"--query={gallery}", f"--gallery={tmp_path / 'd.npz'}", f"--output={tmp_path / 'both'}"),
+        start_script(
+            "search", f"--query={gallery}", f"--gallery={tmp_path / 'd.npz'}", f"--output={tmp_path / 'both'}"
+        ),
     ]
     (status, output, errors), (wrong, _, message), (no_model, long, _) = map(finish, processes)
     assert status == 0, errors
