@@ -14,8 +14,10 @@ from experiments.trained_model import TrainedModel
 from reid_jax import embedding_files, types
 from reid_jax.data import records as records_lib
 from reid_jax.data.image_files import inside
-from reid_jax.data.images import decode_whole
+from reid_jax.data.images import decode_small
 from reid_jax.embedding_files import EmbeddingFile, Origin
+
+_MOST_BYTES = 200_000_000  # of an image file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +63,14 @@ class Collection:
             return (*self.origin.dataset, path)
         return (os.path.join(self.origin.folder, path),)
 
+    def knows_people_of(self, other: "Collection") -> bool:
+        """Whether both sides' pids number the same people: they are of one data set, or one folder."""
+        if self.origin.dataset:
+            return self.origin.dataset[:2] == other.origin.dataset[:2]
+        return self.origin.folder != "" and self.origin.folder == other.origin.folder
+
     def encoded(self, index: int) -> bytes | None:
-        """Returns the bytes of an image file; None where it is no longer there.
+        """Returns the bytes of an image file; None where it is no longer there, or no image.
 
         Raises:
             UserError: its path leads out of the folder.
@@ -70,31 +78,42 @@ class Collection:
         try:
             if self.origin.dataset:
                 records, positions = self._records
-                return records.encoded(positions[str(self.paths[index])])
-            return inside(self.origin.folder, self.paths[index]).read_bytes() if self.origin.folder else None
+                data = records.encoded(positions[str(self.paths[index])])
+            else:
+                # An .npz may be a stranger's and name anything: a pipe would never end.
+                file = inside(self.origin.folder, self.paths[index]) if self.origin.folder else None
+                if file is None or not file.is_file() or file.stat().st_size > _MOST_BYTES:
+                    return None
+                data = file.read_bytes()
         except (OSError, KeyError):
             return None
-
-    def image(self, index: int) -> np.ndarray | None:
-        """Returns an image [h, w, 3] uint8; None where it is no longer there, or no image."""
-        data = self.encoded(index)
         with verification.quiet_pillow():
-            if data is None or verification.image_problem(data) is not None:
-                return None
-            return decode_whole(data)
+            return data if verification.image_problem(data) is None else None
+
+    def thumbnail(self, index: int, *, size: int = 256) -> np.ndarray | None:
+        """Returns an image [h, w, 3] uint8, no side longer than `size` pixels; None where it is no longer there."""
+        data = self.encoded(index)
+        return None if data is None else decode_small(data, size)
 
     @functools.cached_property
     def _records(self) -> tuple[records_lib.Records, dict[str, int]]:
         data_dir, dataset, split = self.origin.dataset
         try:
-            records = records_lib.load_records(data_dir, dataset)[split]
+            parts = [records_lib.load_records(data_dir, name)[split] for name in dataset.split("+")]
         except types.UserError as error:
             raise KeyError(str(error)) from error
+        records = records_lib.join(parts) if parts[1:] else parts[0]
         return records, {str(path): place for place, path in enumerate(records.paths)}
 
 
 def open_collection(
-    source: str, *, flag: str, model: TrainedModel | None, batch_size: int, on_bad_image: str = "fail"
+    source: str,
+    *,
+    flag: str,
+    model: TrainedModel | None,
+    batch_size: int,
+    on_bad_image: str = "fail",
+    people_in_folders: bool = False,
 ) -> Collection:
     """Opens an .npz, or embeds a folder's images or a single one.
 
@@ -104,6 +123,7 @@ def open_collection(
         model: to embed with; an .npz must be of the same weights. None: only an .npz will do.
         batch_size: images embedded at a time.
         on_bad_image: "fail" or "skip", as in `image_folder.find_images`.
+        people_in_folders: whether the sub-folders of a folder are people. They may be days or cameras as well.
 
     Raises:
         UserError: it is not there, holds no images, a damaged one, or embeddings of another model.
@@ -129,9 +149,8 @@ def open_collection(
     embeddings = trained_model.embed_files(model, files, batch_size=batch_size, description=f"embedding {files.name}")
     origin = Origin(model.digest, model.height, model.width, str(files.folder.resolve()))
     unknown = np.full(len(files), types.UNKNOWN)
-    return Collection(
-        source, embeddings.shape, files.paths, image_folder.identities(files.paths), unknown, origin, embeddings
-    )
+    pids = image_folder.identities(files.paths) if people_in_folders else unknown
+    return Collection(source, embeddings.shape, files.paths, pids, unknown, origin, embeddings)
 
 
 def check_comparable(collections: Iterable[tuple[str, Collection]]) -> None:
@@ -140,15 +159,16 @@ def check_comparable(collections: Iterable[tuple[str, Collection]]) -> None:
     Raises:
         UserError: two are of different sizes, or of different weights.
     """
-    (first_flag, first), *others = collections
-    for flag, each in others:
-        if each.shape[1] != first.shape[1]:
-            raise types.UserError(
-                f"--{flag}: the embeddings of {each.source!r} have {each.shape[1]} numbers, those of --{first_flag} "
-                f"({first.source!r}) {first.shape[1]}; both must be of one model"
-            )
-        if each.origin.model != first.origin.model and "" not in (each.origin.model, first.origin.model):
-            raise types.UserError(
-                f"--{flag}: {each.source!r} is of a model with the weights {each.origin.model}, --{first_flag} "
-                f"({first.source!r}) of {first.origin.model}; both must be of one model"
-            )
+    opened = list(collections)
+    for place, (flag, each) in enumerate(opened):
+        for other_flag, other in opened[:place]:
+            if each.shape[1] != other.shape[1]:
+                raise types.UserError(
+                    f"--{flag}: the embeddings of {each.source!r} have {each.shape[1]} numbers, those of --{other_flag} "
+                    f"({other.source!r}) {other.shape[1]}; both must be of one model"
+                )
+            if each.origin.model != other.origin.model and "" not in (each.origin.model, other.origin.model):
+                raise types.UserError(
+                    f"--{flag}: {each.source!r} is of a model with the weights {each.origin.model}, --{other_flag} "
+                    f"({other.source!r}) of {other.origin.model}; both must be of one model"
+                )

@@ -36,8 +36,9 @@ def main() -> None:
         embeddings = trained_model.embed_files(
             model, files, batch_size=given.batch_size, description=f"embedding {files.name}"
         )
-        paths, pids, camids = files.paths, image_folder.identities(files.paths), None
-        where = {"folder": str(files.folder.absolute())}
+        pids = image_folder.identities(files.paths) if given.people_in_folders else None
+        paths, camids = files.paths, None
+        where = {"folder": str(files.folder.resolve())}
     else:
         model = trained_model.load(given.model, batch_size=given.batch_size)
         data = shared.base_config("folder").data
@@ -79,6 +80,7 @@ def define_flags() -> None:
     """Defines the command line."""
     flags.DEFINE_string("model", None, "A run directory (its best model), or a file that export.py wrote.")
     flags.DEFINE_string("source", None, "A folder of images, sub-folders included, or one image.")
+    flags.DEFINE_bool("people_in_folders", False, "Every sub-folder of --source is a person: their numbers are pids.")
     flags.DEFINE_string("dataset", None, "A prepared data set, in place of --source.")
     flags.DEFINE_enum("split", "gallery", ["train", "query", "gallery"], "Of the prepared data set.")
     flags.DEFINE_string("data_dir", None, "Where it was prepared; the folder data if not given.")

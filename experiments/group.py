@@ -22,13 +22,14 @@ from absl import flags
 from data_prep import cli
 from experiments import setup_run, trained_model
 from experiments.collection import Collection, open_collection
-from reid_jax import cluster_quality, density_clusters, distances, image_rows, linkage, types
+from reid_jax import cluster_quality, density_clusters, distances, features, image_rows, linkage, types
 from reid_jax.image_rows import Row, Tile
 from reid_jax.progress import ProgressBar
 
 _PEOPLE = "people"  # apart from the other files: it is a folder of people, as search.py and prepare.py read it
 _SHEET_GROUPS, _SHEET_IMAGES = 24, 12
 _FEWEST = 3  # images
+_LONGEST_NAME = 200  # bytes, of a copy; file systems take 255
 # The encodings of an image and of the nearest one are averaged. Over six, as in training, an image that is like no other
 # has mostly its neighbours' encodings, and joins them (docs/results.md, "Groups").
 _K2 = 2
@@ -102,7 +103,7 @@ def contact_sheet(images: Collection, groups: np.ndarray, from_centre: np.ndarra
         members = np.flatnonzero(groups == group)
         members = members[np.argsort(from_centre[members], kind="stable")]
         shown = members if len(members) <= _SHEET_IMAGES else [*members[: _SHEET_IMAGES - 1], members[-1]]
-        tiles = [Tile(images.image(index), f"{from_centre[index]:.3f}") for index in shown]
+        tiles = [Tile(images.thumbnail(index), f"{from_centre[index]:.3f}") for index in shown]
         more = "" if len(shown) == len(members) else ": the most typical ones, and the least typical at the end"
         rows.append(Row(f"{folder_name(group, num_groups)}, {len(members)} images{more}", tiles))
     return image_rows.draw_rows(rows, max_columns=_SHEET_IMAGES)
@@ -110,19 +111,26 @@ def contact_sheet(images: Collection, groups: np.ndarray, from_centre: np.ndarra
 
 def copy_images(images: Collection, groups: np.ndarray, folder: pathlib.Path) -> int:
     """Copies every image into its group's sub-folder; returns how many are no longer there to be copied."""
-    missing = 0
+    missing, num_groups = 0, groups.max() + 1
     with ProgressBar(len(images), "copying", unit="images") as bar:
         for index, group in enumerate(groups):
             data = images.encoded(index)
             missing += data is None
             if data is not None:
-                # The whole path: two sub-folders of the source may hold the same name.
-                name = str(images.paths[index]).replace("/", "__")
-                target = folder / folder_name(group, groups.max() + 1) / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(data)
+                target = folder / folder_name(group, num_groups)
+                target.mkdir(parents=True, exist_ok=True)
+                (target / _copy_name(str(images.paths[index]), index, target)).write_bytes(data)
             bar.update()
     return missing
+
+
+def _copy_name(path: str, index: int, folder: pathlib.Path) -> str:
+    """The name of a copy in its group's folder: the image's own, with its number where that is taken or too long."""
+    name = pathlib.PurePosixPath(path).name
+    if not (folder / name).exists() and len(name.encode()) <= _LONGEST_NAME:
+        return name
+    stem, suffix = pathlib.PurePosixPath(name).stem, pathlib.PurePosixPath(name).suffix[:10]
+    return f"{stem.encode()[:_LONGEST_NAME - 50].decode(errors='ignore')}_{index}{suffix}"
 
 
 def describe(images: Collection, groups: np.ndarray) -> str:
@@ -148,12 +156,12 @@ def check_output(output: str, source: str) -> pathlib.Path:
     Raises:
         UserError: there is something in it already, or it lies in the source's folder.
     """
-    path = pathlib.Path(output)
+    path = pathlib.Path(output).expanduser().resolve()
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise types.UserError(f"--output: {output!r} must be a new or an empty folder")
-    if not path.absolute().parent.is_dir():
+    if not path.parent.is_dir():
         raise types.UserError(f"--output: the folder of {output!r} is not there")
-    if pathlib.Path(source).is_dir() and path.resolve().is_relative_to(pathlib.Path(source).resolve()):
+    if pathlib.Path(source).is_dir() and path.is_relative_to(pathlib.Path(source).resolve()):
         raise types.UserError(f"--output: {output!r} must not lie in --source, whose images would be doubled")
     return path
 
@@ -171,7 +179,7 @@ def main() -> None:
     )
     if len(images) < _FEWEST:
         raise types.UserError(f"--source: there must be at least {_FEWEST} images to group, got {len(images)}")
-    embeddings = images.embeddings()
+    embeddings = features.l2_normalized(images.embeddings())  # those of an .npz may have any length
     if given.num_groups is None:
         groups = find_groups(embeddings, eps=given.eps, min_samples=given.min_samples, k1=given.k1)
     else:
@@ -184,10 +192,11 @@ def main() -> None:
     from_centre = centre_distances(embeddings, groups)
     print(describe(images, groups), flush=True)
     # All is made beside its place, and there only when it is whole.
-    with tempfile.TemporaryDirectory(prefix=".tmp-group-", dir=output.absolute().parent) as temporary:
+    with tempfile.TemporaryDirectory(prefix=".tmp-group-", dir=output.parent) as temporary:
         folder = pathlib.Path(temporary, "groups")
         folder.mkdir()
-        (folder / "groups.csv").write_text(groups_table(images, groups, from_centre))
+        table = groups_table(images, groups, from_centre)
+        (folder / "groups.csv").write_text(table, encoding="utf-8", errors="replace")
         contact_sheet(images, groups, from_centre).save(folder / "groups.png")
         missing = copy_images(images, groups, folder / _PEOPLE) if given.copies else 0
         if output.exists():
@@ -195,7 +204,8 @@ def main() -> None:
         folder.rename(output)
     if missing:
         print(f"{missing} images are no longer where they were and could not be copied", flush=True)
-    written = [output / "groups.csv", output / "groups.png"] + [output / _PEOPLE] * given.copies
+    there = pathlib.Path(given.output)  # as the user wrote it
+    written = [there / "groups.csv", there / "groups.png"] + [there / _PEOPLE] * given.copies
     print(f"written: {', '.join(map(str, written))}", flush=True)
 
 

@@ -15,7 +15,7 @@ on images whose people are known: --calibration is a folder with a sub-folder fo
 import csv
 import io
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +30,9 @@ from reid_jax.progress import ProgressBar
 
 _SHOWN_QUERIES = 10  # on standard output
 _SHEET_QUERIES = 20
+_SHEET_MATCHES = 20
 _MUCH_LARGER = 2  # times as many images make more false alarms
+_MOST_CALIBRATION = 20_000  # images; each is compared with all others
 
 
 class Match(NamedTuple):
@@ -81,21 +83,30 @@ def calibrate(labelled: Collection, gallery: Collection, *, false_alarms: float)
     Raises:
         UserError: there are not two known people.
     """
-    is_known = labelled.pids >= 0
-    num_people = len(np.unique(labelled.pids[labelled.pids > types.DISTRACTOR_PID]))
-    if num_people < 2:
+    if len(np.unique(labelled.pids[labelled.pids > types.DISTRACTOR_PID])) < 2:
         raise types.UserError(
             f"--calibration: the images of {labelled.source!r} must be of two known people at least: a folder with a "
             "sub-folder for each person, or an .npz with pids"
         )
-    nearest = open_set.nearest_same_and_other(
-        labelled.embeddings()[is_known], labelled.pids[is_known], labelled.camids[is_known]
+    chosen = _some_people(labelled.pids, most=_MOST_CALIBRATION)
+    embeddings = np.concatenate(
+        [block[chosen[(chosen >= start) & (chosen < start + len(block))] - start] for start, block in _counted(labelled)]
     )
+    with ProgressBar(len(chosen), f"calibrating on {labelled.source}", unit="images") as bar:
+        nearest = open_set.nearest_same_and_other(
+            embeddings, labelled.pids[chosen], labelled.camids[chosen], progress=bar.update
+        )
     found = open_set.calibrate(nearest, false_alarm_rate=false_alarms)
+    num_people = len(np.unique(labelled.pids[chosen][labelled.pids[chosen] > types.DISTRACTOR_PID]))
+    present = (
+        f"of {found.num_present:,} of somebody who is, {100 * found.found_rate:.1f}% are found first"
+        if found.num_present
+        else "nobody has a second image that could be found"
+    )
     print(
-        f"limit {found.max_distance:.3f}, by {found.num_items:,} images of {num_people:,} people in {labelled.source}: of "
-        f"images of somebody who is not in the gallery {100 * found.false_alarm_rate:.1f}% are taken for someone; of "
-        f"{found.num_present:,} of somebody who is, {100 * found.found_rate:.1f}% are found first",
+        f"limit {max(found.max_distance, 0):.3f}, by {found.num_items:,} images of {num_people:,} people in "
+        f"{labelled.source}: of images of somebody who is not in the gallery {100 * found.false_alarm_rate:.1f}% are taken "
+        f"for someone; {present}",
         flush=True,
     )
     if len(gallery) > _MUCH_LARGER * found.num_items:
@@ -105,6 +116,25 @@ def calibrate(labelled: Collection, gallery: Collection, *, false_alarms: float)
             flush=True,
         )
     return found.max_distance
+
+
+def _some_people(pids: np.ndarray, *, most: int) -> np.ndarray:
+    """Indices of known images, ascending: of people drawn at random where there are more than `most`."""
+    known = np.flatnonzero(pids >= 0)
+    if len(known) <= most:
+        return known
+    names, counts = np.unique(pids[known], return_counts=True)
+    order = np.random.default_rng(0).permutation(len(names))
+    enough = max(2, int(np.searchsorted(np.cumsum(counts[order]), most, side="right")))
+    return known[np.isin(pids[known], names[order[:enough]])][:most]
+
+
+def _counted(images: Collection) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields blocks of embeddings with the place of their first row."""
+    start = 0
+    for block in images.blocks():
+        yield start, block
+        start += len(block)
 
 
 def results_table(queries: Collection, gallery: Collection, ranked: Sequence[Sequence[Match]]) -> str:
@@ -134,12 +164,14 @@ def verdict(matches: Sequence[Match], max_distance: float) -> str:
 def contact_sheet(queries: Collection, gallery: Collection, ranked: Sequence[Sequence[Match]], max_distance: float):
     """Draws each query and its ranked list; where both sides' people are known, right and wrong ones are framed."""
     rows, missing = [], 0
+    is_known = queries.knows_people_of(gallery)
     for query, matches in enumerate(ranked[:_SHEET_QUERIES]):
-        tiles = [Tile(queries.image(query), "query", Mark.QUERY)]
-        for place, match in enumerate(matches, start=1):
-            image = gallery.image(match.index)
+        tiles = [Tile(queries.thumbnail(query), "query", Mark.QUERY)]
+        for place, match in enumerate(matches[:_SHEET_MATCHES], start=1):
+            image = gallery.thumbnail(match.index)
             missing += image is None
-            mark = _mark(queries.pids[query], gallery.pids[match.index]) if match.is_near else Mark.DIMMED
+            query_pid, pid = (queries.pids[query], gallery.pids[match.index]) if is_known else (types.UNKNOWN,) * 2
+            mark = _mark(query_pid, pid) if match.is_near else Mark.DIMMED
             tiles.append(Tile(image, f"{place}: {match.distance:.3f}", mark))
         rows.append(Row(f"{queries.paths[query]}: {verdict(matches, max_distance)}", tiles))
     if missing:
@@ -163,13 +195,20 @@ def main() -> None:
         raise types.UserError("--max_distance and --false_alarms: give one of them, the other follows")
     if given.calibration and given.false_alarms is None:
         raise types.UserError("--calibration: --false_alarms is needed with it, such as 0.05")
-    output = pathlib.Path(given.output)
+    output = pathlib.Path(given.output).expanduser()
     if output.exists() and not output.is_dir():
         raise types.UserError(f"--output: {given.output!r} must be a folder, it is a file")
+    if not output.absolute().parent.is_dir():
+        raise types.UserError(f"--output: the folder of {given.output!r} is not there")
     model = trained_model.load(given.model, batch_size=given.batch_size) if given.model else None
     opened = {
         flag: open_collection(
-            given[flag].value, flag=flag, model=model, batch_size=given.batch_size, on_bad_image=given.on_bad_image
+            given[flag].value,
+            flag=flag,
+            model=model,
+            batch_size=given.batch_size,
+            on_bad_image=given.on_bad_image,
+            people_in_folders=flag == "calibration",
         )
         for flag in ("query", "gallery", "calibration")
         if given[flag].value
@@ -186,9 +225,9 @@ def main() -> None:
         max_distance = calibrate(opened.get("calibration", gallery), gallery, false_alarms=given.false_alarms)
     ranked = rank(queries, gallery, top=given.top, max_distance=max_distance)
 
-    output.mkdir(parents=True, exist_ok=True)
+    output.mkdir(exist_ok=True)
     with atomic.atomic_path(output / "results.csv") as temporary:
-        temporary.write_text(results_table(queries, gallery, ranked))
+        temporary.write_text(results_table(queries, gallery, ranked), encoding="utf-8", errors="replace")
     with atomic.atomic_path(output / "results.png") as temporary:
         contact_sheet(queries, gallery, ranked, max_distance).save(temporary)
     for query, matches in enumerate(ranked[:_SHOWN_QUERIES]):

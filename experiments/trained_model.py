@@ -1,7 +1,6 @@
 """A trained model to use: the best of a run directory, or an exported file."""
 
 import pathlib
-import zipfile
 from typing import Any, NamedTuple
 
 import jax
@@ -95,7 +94,7 @@ def load(source: str, *, batch_size: int) -> TrainedModel:
         embed_step, digest = features.make_embed_step(model, mesh), checkpoints.digest(variables)
         height, width = config.data.height, config.data.width
     else:
-        if not zipfile.is_zipfile(path):
+        if not exported.is_model_file(path):
             raise types.UserError(f"--model: {source!r} is neither a run directory nor a file of export.py")
         model = exported.read_model(path)
         # The program has no shardings, and one device is what it was checked on.

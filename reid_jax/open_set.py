@@ -4,6 +4,7 @@ Every labelled item asks twice: whether it is found where its person is in the g
 person is, which is what it would be taken for if its own were not.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -49,6 +50,7 @@ def nearest_same_and_other(
     *,
     metric: str = "cosine",
     block_size: int = 512,
+    progress: Callable[[int], None] | None = None,
 ) -> Nearest:
     """Finds for every item whose person is known the nearest of its identity and of all others.
 
@@ -58,6 +60,7 @@ def nearest_same_and_other(
         camids: [N] integer, -1 where not known; None: none is. An item of one's own identity and camera is not a match.
         metric: as in `distances.pairwise_distances`.
         block_size: items at a time; that many distances to all are held.
+        progress: called after each block with the number of its items.
 
     Returns:
         The distances.
@@ -86,6 +89,8 @@ def nearest_same_and_other(
         is_other = ~is_same & (pids[rows, None] != types.DISTRACTOR_PID)
         for nearest, allowed in zip(found, (is_match, is_other)):
             nearest[rows] = np.min(np.asarray(block), axis=1, where=allowed, initial=np.inf)
+        if progress is not None:
+            progress(len(block))
     return found
 
 

@@ -36,7 +36,7 @@ def test_files_are_read_where_they_lie(files):
     assert len(files) == 5 and files.name == str(files.folder)
     for place, path in enumerate(files.paths):
         assert files.encoded(place) == pathlib.Path(files.folder, *path.split("/")).read_bytes()
-    assert (images.decode_whole(files.encoded(2)) == make_image(8, 5, seed=2)).all()
+    assert (images.decode_small(files.encoded(2), 256) == make_image(8, 5, seed=2)).all()
 
 
 def test_no_files(tmp_path):
@@ -129,26 +129,26 @@ def test_missing_files_are_the_systems_errors(files):
         gone.encoded(1)
 
 
-def test_decode_whole_keeps_size_and_pixels():
+def test_decode_small_keeps_size_and_pixels():
     for height, width in ((6, 4), (1, 1), (3, 50)):
         image = make_image(height, width)
-        found = images.decode_whole(encode(image))
+        found = images.decode_small(encode(image), 256)
         assert found.dtype == np.uint8 and found.shape == (height, width, 3)
         np.testing.assert_array_equal(found, image)
         np.testing.assert_array_equal(found, images.decode(encode(image), height, width))
 
 
-def test_decode_whole_is_rgb_whatever_the_file_is():
+def test_decode_small_is_rgb_whatever_the_file_is():
     grey = Image.fromarray(np.array([[0, 100], [200, 255]], np.uint8))
     expected = np.repeat([[[0], [100]], [[200], [255]]], 3, axis=2)
-    np.testing.assert_array_equal(images.decode_whole(encode(grey)), expected)
-    np.testing.assert_array_equal(images.decode_whole(encode(grey.convert("P"))), expected)
-    np.testing.assert_array_equal(images.decode_whole(encode(grey.convert("RGBA"))), expected)
-    np.testing.assert_array_equal(images.decode_whole(encode(grey.convert("LA"))), expected)
+    np.testing.assert_array_equal(images.decode_small(encode(grey), 256), expected)
+    np.testing.assert_array_equal(images.decode_small(encode(grey.convert("P")), 256), expected)
+    np.testing.assert_array_equal(images.decode_small(encode(grey.convert("RGBA")), 256), expected)
+    np.testing.assert_array_equal(images.decode_small(encode(grey.convert("LA")), 256), expected)
 
 
-def test_decode_whole_of_no_image():
+def test_decode_small_of_no_image():
     whole = encode(make_image(40, 40))
     for data in (b"", b"no image", whole[: len(whole) // 2]):
         with pytest.raises(OSError, match="cannot identify image file|truncated"):
-            images.decode_whole(data)
+            images.decode_small(data, 256)

@@ -28,7 +28,7 @@ def model(workdir):
 
 
 def test_a_folder_and_its_npz_are_the_same_collection(model, people_folder, tmp_path):
-    folder = open_collection(str(people_folder), flag="gallery", model=model, batch_size=8)
+    folder = open_collection(str(people_folder), flag="gallery", model=model, batch_size=8, people_in_folders=True)
     assert len(folder) == 24 and folder.shape == (24, 16)
     np.testing.assert_allclose(np.linalg.norm(folder.embeddings(), axis=1), 1, rtol=1e-5)
     assert sorted(set(folder.pids.tolist())) == [1, 2, 3, 4]
@@ -39,7 +39,7 @@ def test_a_folder_and_its_npz_are_the_same_collection(model, people_folder, tmp_
     np.testing.assert_array_equal(np.concatenate(list(again.blocks())), folder.embeddings())
     for index in (0, 23):
         assert again.place(index) == folder.place(index)
-        np.testing.assert_array_equal(again.image(index), np.asarray(Image.open(people_folder / folder.paths[index])))
+        np.testing.assert_array_equal(again.thumbnail(index), np.asarray(Image.open(people_folder / folder.paths[index])))
     one = open_collection(str(people_folder / folder.paths[5]), flag="query", model=model, batch_size=8)
     # Alone in its batch or with others, an image has the same embedding.
     np.testing.assert_allclose(one.embeddings()[0], folder.embeddings()[5], atol=1e-6)
@@ -52,19 +52,19 @@ def test_a_prepared_data_set_s_images(model, prepared, tmp_path):
     file = tmp_path / "q.npz"
     embedding_files.write_embeddings(file, np.eye(2, 16), paths, origin=origin)
     opened = open_collection(str(file), flag="query", model=None, batch_size=8)
-    assert opened.image(0).shape == (24, 12, 3) and opened.image(1) is None
+    assert opened.thumbnail(0).shape == (24, 12, 3) and opened.thumbnail(1) is None
     moved = Collection(
         "q", (2, 16), paths, opened.pids, opened.camids, origin._replace(dataset=("gone", "tiny", "query")), None
     )
-    assert moved.image(0) is None
+    assert moved.thumbnail(0) is None
 
 
 def test_images_that_are_not_there(tmp_path):
     images = made(np.eye(3), paths=["a.jpg", "text.jpg", "../../etc/passwd"], folder=str(tmp_path))
     (tmp_path / "text.jpg").write_text("no image")
-    assert images.image(0) is None and images.image(1) is None
+    assert images.thumbnail(0) is None and images.thumbnail(1) is None
     with pytest.raises(types.UserError, match="must lead to a file inside"):
-        images.image(2)
+        images.thumbnail(2)
 
 
 def test_what_cannot_be_compared(model, tmp_path):
@@ -145,7 +145,7 @@ def test_a_limit_of_people_known(capsys):
 def test_the_table_and_the_sheet(people_folder, monkeypatch):
     paths = ["0101/" + path.name for path in sorted((people_folder / "0101").iterdir())[:3]]
     gallery = made([[1, 0], [1, 0.2], [0, 1]], pids=[1, 2, 1], paths=paths, folder=str(people_folder))
-    queries = made([[1, 0.1]], pids=[1], paths=['a,"b".jpg'])
+    queries = made([[1, 0.1]], pids=[1], paths=['a,"b".jpg'], folder=str(people_folder))
     ranked = search.rank(queries, gallery, top=3, max_distance=0.5)
     rows = list(csv.DictReader(search.results_table(queries, gallery, ranked).splitlines()))
     assert [(row["query"], row["rank"], row["in_gallery"], row["match"]) for row in rows] == [
@@ -155,7 +155,12 @@ def test_the_table_and_the_sheet(people_folder, monkeypatch):
     monkeypatch.setattr(search.image_rows, "draw_rows", lambda rows, **_: drawn.extend(rows))
     search.contact_sheet(queries, gallery, ranked, 0.5)
     assert [tile.mark for tile in drawn[0].tiles] == [Mark.QUERY, Mark.WRONG, Mark.RIGHT, Mark.DIMMED]
-    assert drawn[0].tiles[0].image is None and drawn[0].tiles[1].image.shape == (24, 12, 3)
+    assert drawn[0].tiles[0].image is None and drawn[0].tiles[1].caption.startswith("1: 0.0")
+    # Numbers of another folder's people say nothing of these.
+    elsewhere = made([[1, 0.1]], pids=[1])
+    search.contact_sheet(elsewhere, gallery, ranked, 0.5)
+    assert [tile.mark for tile in drawn[1].tiles] == [Mark.QUERY, Mark.NEUTRAL, Mark.NEUTRAL, Mark.DIMMED]
+    assert drawn[0].tiles[1].image.shape == (24, 12, 3)
 
 
 def test_what_embed_cannot_write(tmp_path):
@@ -188,7 +193,7 @@ def test_as_its_user_runs_it(workdir, people_folder, prepared, tmp_path):
 
     common = [f"--model={workdir}", f"--query={query}", f"--gallery={gallery}"]
     processes = [
-        start_script("search", *common, f"--output={found}", "--top=4", "--false_alarms=0.2"),
+        start_script("search", *common, f"--output={found}", "--top=4", "--false_alarms=0.2", f"--calibration={people_folder}"),
         start_script("search", *common, "--max_distance=0.1", "--false_alarms=0.1"),
         start_script(
             "search", f"--query={gallery}", f"--gallery={tmp_path / 'd.npz'}", f"--output={tmp_path / 'both'}"

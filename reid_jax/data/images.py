@@ -46,9 +46,13 @@ def decode(encoded: bytes, height: int, width: int) -> np.ndarray:
     return np.asarray(image)
 
 
-def decode_whole(encoded: bytes) -> np.ndarray:
-    """Decodes one image at its own size: [h, w, 3] uint8 RGB."""
-    return np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+def decode_small(encoded: bytes, size: int) -> np.ndarray:
+    """Decodes one image for people to look at: [h, w, 3] uint8 RGB, no side longer than `size` pixels."""
+    image = Image.open(io.BytesIO(encoded))
+    image.draft("RGB", (size, size))  # a JPEG file need not be decoded at its full size
+    image = image.convert("RGB")
+    image.thumbnail((size, size))
+    return np.asarray(image)
 
 
 @dataclasses.dataclass(frozen=True)
