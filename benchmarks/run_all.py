@@ -11,7 +11,18 @@ import subprocess
 import sys
 import time
 
-BENCHMARKS = ("linkage", "distances", "kmeans", "buc_stage", "evaluation", "jaccard", "label_bank", "train_step", "input_pipeline")
+BENCHMARKS = (
+    "linkage",
+    "distances",
+    "gallery_search",
+    "kmeans",
+    "buc_stage",
+    "evaluation",
+    "jaccard",
+    "label_bank",
+    "train_step",
+    "input_pipeline",
+)
 
 
 def main() -> int:

@@ -130,7 +130,7 @@ def _copy_name(path: str, index: int, folder: pathlib.Path) -> str:
     if not (folder / name).exists() and len(name.encode()) <= _LONGEST_NAME:
         return name
     stem, suffix = pathlib.PurePosixPath(name).stem, pathlib.PurePosixPath(name).suffix[:10]
-    return f"{stem.encode()[:_LONGEST_NAME - 50].decode(errors='ignore')}_{index}{suffix}"
+    return f"{stem.encode()[: _LONGEST_NAME - 50].decode(errors='ignore')}_{index}{suffix}"
 
 
 def describe(images: Collection, groups: np.ndarray) -> str:

@@ -29,7 +29,8 @@ _TITLES = (
 )  # fmt: skip
 _INTRODUCTION = (
     "Person re-identification: given an image of a person, find the person's images by other cameras in a gallery. "
-    "These runs learned it without labels of the people in their training images; labels are used here to measure it. "
+    "Unless their name says otherwise, these runs learned it without labels of the people in their target's training "
+    "images; labels are used here to measure it. "
     "mAP (mean average precision) is 100 where all images of the person come before all others; rank-k is the share of "
     "queries with a right image among the first k; mINP is low where one image of the person comes very late."
 )
@@ -37,12 +38,12 @@ _TABLE_NOTE = (
     "In per cent; direct transfer, best, last and label-free choice are mAP. Direct transfer is the model before any "
     "training here, best the iteration with the greatest mAP, chosen by the test labels as the papers do, label-free choice "
     "the iteration that a signal without labels chooses, for those who have none. Clusters and BCubed are of the best "
-    "iteration's pseudo labels: with precision 100 no cluster holds two people, with recall 100 nobody is in two clusters. "
+    "iteration's pseudo labels, in which images that no cluster took are clusters of their own: with precision 100 no cluster holds two people, with recall 100 nobody is in two clusters. "
     "Where runs differ only in their seeds there is their mean and standard deviation (n - 1)."
 )
 _PAPER_NOTE = (
-    "What the papers report for these methods, on data sets of photographs, with a ResNet-50 from ImageNet weights and "
-    "the iteration chosen by the test labels. These figures are the papers', not measured here."
+    "What the papers report for these methods, on data sets of photographs and with a ResNet-50. These figures are the "
+    "papers', not measured here."
 )
 
 
@@ -57,10 +58,12 @@ def main() -> None:
     output = pathlib.Path(given.output or pathlib.Path(folders[0], "report"))
     if output.exists() and not output.is_dir():
         raise types.UserError(f"--output: {str(output)!r} must be a folder, it is a file")
-    write_report(folders, output, details=given.details, batch_size=given.batch_size)
+    write_report(folders, output, details=given.details, batch_size=given.batch_size, data_dir=given.data_dir)
 
 
-def write_report(folders: Sequence[str], output: pathlib.Path, *, details: int, batch_size: int) -> pathlib.Path:
+def write_report(
+    folders: Sequence[str], output: pathlib.Path, *, details: int, batch_size: int, data_dir: str | None = None
+) -> pathlib.Path:
     """Writes the report of all runs in folders and says so on standard output.
 
     Args:
@@ -68,6 +71,7 @@ def write_report(folders: Sequence[str], output: pathlib.Path, *, details: int, 
         output: the folder to write to; made if it is not there.
         details: how many runs are looked at closely.
         batch_size: images embedded at a time.
+        data_dir: where the runs' data sets were prepared; None: where each run had its own.
 
     Returns:
         The page.
@@ -82,14 +86,14 @@ def write_report(folders: Sequence[str], output: pathlib.Path, *, details: int, 
     parts: list[str | Picture] = [report_page.heading(1, f"Report: {title}"), report_page.paragraph(_INTRODUCTION)]
     parts += [report_page.heading(2, "Results"), results_table(groups), report_page.paragraph(_TABLE_NOTE)]
     parts += papers_table({run.method for run in runs})
-    parts += [report_page.heading(2, "What was logged"), report_pictures.all_curves(groups, output)]
-    parts += sweep_pictures(folders, output)
+    logged = [report_pictures.all_curves(groups, output), *sweep_pictures(folders, output)]
+    parts += [report_page.heading(2, "What was logged"), *(picture for picture in logged if picture is not None)]
 
     detailed = choose_detailed(groups, most=details)
     anchors = {f"run{number}": run for number, run in enumerate(detailed, start=1)}
     rankings, about = {}, []
     for anchor, run in anchors.items():
-        cmc, closely = one_run(run, output, anchor, batch_size=batch_size)
+        cmc, closely = one_run(run, output, anchor, batch_size=batch_size, data_dir=data_dir)
         if cmc is not None:
             rankings[run.name] = [cmc]
         about += [report_page.heading(2, f"{run.name}: {run.method} on {run.described_data}", anchor), *closely]
@@ -102,7 +106,8 @@ def write_report(folders: Sequence[str], output: pathlib.Path, *, details: int, 
     parts.append(report_page.links({anchor: run.name for anchor, run in anchors.items()}))
     page = output / "report.html"
     with atomic.atomic_path(page) as temporary:
-        temporary.write_text(report_page.page(f"Report: {title}", [*parts, *about]), encoding="utf-8")
+        text = report_page.page(f"Report: {title}", [*parts, *about])
+        temporary.write_text(text, encoding="utf-8", errors="replace")
     print(f"report of {len(runs)} run{'s' * (len(runs) > 1)}, {page.stat().st_size / 1e6:.1f} MB: {page}", flush=True)
     return page
 
@@ -115,20 +120,19 @@ def choose_detailed(groups: Mapping[str, Sequence[Run]], *, most: int) -> list[R
 
 
 def one_run(
-    run: Run, folder: pathlib.Path, prefix: str, *, batch_size: int
+    run: Run, folder: pathlib.Path, prefix: str, *, batch_size: int, data_dir: str | None = None
 ) -> tuple[np.ndarray | None, list[str | Picture]]:
     """Looks at what the model that a run kept does: its CMC curve, where there are queries, and pictures."""
-    views = report_runs.look(run, batch_size=batch_size)
+    views = report_runs.look(run, batch_size=batch_size, data_dir=data_dir)
     found = report_runs.load_pseudo_labels(run, views.dataset)
     clusters = reliable = None
     if found is not None and run.method == "softened":
         reliable = found
     elif found is not None:
         clusters = found if found.ndim == 1 else found[:, -1]  # of levels the top one is trained on
-    # What is drawn is of the labels that the kept model was trained with.
-    notes = [
-        report_page.paragraph(f"Of the model that the run kept, of iteration {run.records[run.kept]['iteration']}.")
-    ]
+    kept = run.records[run.kept]["iteration"]
+    about = f"Of the model that the run kept, of iteration {kept}, and the pseudo labels of iteration {max(kept, 1)}."
+    notes = [report_page.paragraph(about)]
     if not run.is_finished:
         notes.append(report_page.paragraph("The run has not finished: this is how far it is."))
 
@@ -162,7 +166,7 @@ def sweep_pictures(folders: Sequence[str], output: pathlib.Path) -> list[Picture
         if path.exists():
             table = logs.read_json(path)
             pictures.append(report_pictures.sweep_values(table, output / f"sweep{number}.png"))
-            pictures.append(report_pictures.sweep_selected(table, output / f"sweep{number}_selected.png"))
+            pictures.append(report_pictures.sweep_selected(table, path.parent, output / f"sweep{number}_selected.png"))
     return [picture for picture in pictures if picture is not None]
 
 
@@ -171,9 +175,10 @@ def results_table(groups: Mapping[str, Sequence[Run]]) -> str:
     rows, means = [], []
     for name, runs in groups.items():
         rows += [_result_row(run) for run in runs]
-        if len(runs) > 1:
+        finished = [run for run in runs if run.is_finished]
+        if len(finished) > 1:
             means.append(len(rows))
-            rows.append(_mean_row(name, runs))
+            rows.append(_mean_row(name, finished))
     return report_page.table(_TITLES, rows, means=means)
 
 
@@ -245,6 +250,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("output", None, "Folder for report.html and its pictures; for one run RUN/report if not given.")
     flags.DEFINE_integer("details", 3, "How many runs are looked at closely.", lower_bound=0, upper_bound=20)
+    flags.DEFINE_string("data_dir", None, "Where the data sets were prepared; where each run had its own if not given.")
     flags.DEFINE_integer("batch_size", 256, "Images embedded at a time.", lower_bound=1)
 
 

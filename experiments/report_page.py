@@ -81,8 +81,9 @@ def page(title: str, parts: Sequence[str | Picture]) -> str:
             '<meta name="viewport" content="width=device-width">\n'
             f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
         )
-        if len(text.encode()) < _MOST_BYTES:
-            break
+        if len(text) < _MOST_BYTES:
+            return text
+    print(f"the page has {len(text) / 1e6:.0f} MB, fewer --details make it smaller", flush=True)
     return text
 
 

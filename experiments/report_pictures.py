@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.manifold import TSNE
 
+from data_prep import verification
 from experiments import curves
 from experiments.report_runs import Run, Views
 from reid_jax import atomic, label_errors, report
@@ -37,14 +38,16 @@ class Picture(NamedTuple):
     is_photo: bool = False
 
 
-def all_curves(groups: Mapping[str, Sequence[Run]], folder: pathlib.Path) -> Picture:
-    """Draws what runs logged over their iterations, seeds together."""
+def all_curves(groups: Mapping[str, Sequence[Run]], folder: pathlib.Path) -> Picture | None:
+    """Draws what runs logged over their iterations, seeds together; None where they logged nothing."""
     histories = {name: [run.records for run in runs] for name, runs in groups.items()}
     panels = {}
     for field in _CURVES:
         if any(curves.is_number(record.get(field)) for runs in histories.values() for run in runs for record in run):
             found = curves.make_curves(histories, field)
             panels[curves.label_of(field)] = {name: runs for name, runs in found.items() if any(map(len, runs))}
+    if not panels:
+        return None
     file = folder / "curves.png"
     report.save_curves(file, panels)
     return Picture(
@@ -83,7 +86,7 @@ def sweep_values(table: Mapping[str, Any], file: pathlib.Path) -> Picture | None
     return _over_rows(table, accuracies, file, Picture(file, table["title"], text))
 
 
-def sweep_selected(table: Mapping[str, Any], file: pathlib.Path) -> Picture | None:
+def sweep_selected(table: Mapping[str, Any], folder: pathlib.Path, file: pathlib.Path) -> Picture | None:
     """Draws how much a sweep's runs select in their first iteration over what it varies (PUL's Fig. 5a).
 
     Returns:
@@ -91,7 +94,9 @@ def sweep_selected(table: Mapping[str, Any], file: pathlib.Path) -> Picture | No
     """
     points = []
     for row in table["rows"]:
-        found = [_selected_first(pathlib.Path(run["folder"])) for run in row["runs"]]
+        # The sweep's folder may have been moved, and what its table names may be anything: its own runs are read.
+        places = [folder.joinpath(*pathlib.PurePath(run["folder"]).parts[-2:]) for run in row["runs"]]
+        found = [_selected_first(place) for place in places]
         known = [share for share in found if share is not None]
         std = float(np.std(known, ddof=1)) if len(known) > 1 else None
         points.append((float(np.mean(known)) if known else None, std))
@@ -117,8 +122,14 @@ def _over_rows(
     """Draws (mean, standard deviation) of a sweep's rows over the value of the option that differs between them."""
     rows = table["rows"]
     kept = [place for place in range(len(rows)) if any(points[place][0] is not None for points in series.values())]
-    varied = {name for place in kept for name in rows[place]["overrides"]}
-    if len(varied) == 1 and all(rows[place]["overrides"] for place in kept):
+    # What all rows set alike is not what they differ in.
+    varied = {
+        name
+        for place in kept
+        for name in rows[place]["overrides"]
+        if len({str(rows[other]["overrides"].get(name)) for other in kept}) > 1
+    }
+    if len(varied) == 1 and all(varied <= set(rows[place]["overrides"]) for place in kept):
         (option,) = varied
         values = [rows[place]["overrides"][option] for place in kept]
         if not all(map(curves.is_number, values)):
@@ -138,7 +149,8 @@ def _over_rows(
 def embedding_map(run: Run, views: Views, pseudo_labels: np.ndarray | None, file: pathlib.Path) -> Picture | None:
     """Draws a t-SNE of train samples, coloured by identity, their shapes by what became of them (HCT, Fig. 3)."""
     samples, noun = views.dataset.samples["train"], run.noun
-    if len(views.mapped) < 4:
+    # Of embeddings that are all the same, as a model that collapsed makes them, there is nothing to map.
+    if len(views.mapped) < 4 or np.ptp(views.map_embeddings, axis=0).max() < 1e-6:
         return None
     print(f"{run.name}: t-SNE of {len(views.mapped):,} {noun}", flush=True)
     perplexity = min(30.0, (len(views.mapped) - 1) / 3)
@@ -152,14 +164,16 @@ def embedding_map(run: Run, views: Views, pseudo_labels: np.ndarray | None, file
         if run.selects:
             outcomes[pseudo_labels < 0] = label_errors.Outcome.LEFT_OUT
         outcomes = outcomes[views.mapped]
-    coloured = true_ids if known or pseudo_labels is None else pseudo_labels
+    clustered = not known and pseudo_labels is not None
+    colours = pseudo_labels if clustered else true_ids
     report.save_embedding_map(
         file,
         positions,
-        coloured[views.mapped],
+        colours[views.mapped],
         outcomes,
         title=f"{run.name}: training {noun} as the model sees them",
         noun=noun,
+        group="cluster" if clustered else "person",
     )
     text = (
         f"t-SNE puts {len(views.mapped):,} of the {len(samples):,} training {noun} on a plane so that those the kept model "
@@ -167,11 +181,11 @@ def embedding_map(run: Run, views: Views, pseudo_labels: np.ndarray | None, file
     )
     if known:
         text += "A colour is a person: a good model has a separate cloud for each. "
-    else:
+    elif clustered:
         text += "A colour is a cluster of the pseudo labels, since nobody said who is who. "
     if outcomes is not None:
         text += (
-            "The shape says what the pseudo labels of the iteration it was trained in made of an image. A false "
+            "The shape says what the pseudo labels made of an image. A false "
             "positive is in a cluster that mostly shows someone else; a false negative is split off from the main "
             "cluster of its person."
         )
@@ -214,7 +228,7 @@ def levels(run: Run, file: pathlib.Path) -> Picture | None:
 def hierarchy(run: Run, file: pathlib.Path) -> Picture | None:
     """Takes over the picture of one identity's hierarchy (HCD's Fig. 6) that a finished run has drawn."""
     drawn = run.folder / "hierarchy.png"
-    if not drawn.is_file():
+    if not drawn.is_file() or drawn.is_symlink() or verification.image_problem(drawn.read_bytes()) is not None:
         return None
     with atomic.atomic_path(file) as temporary:
         shutil.copyfile(drawn, temporary)

@@ -1,22 +1,29 @@
 """What a report is of: run directories, what they logged, and what the model that a run kept makes of its data."""
 
+import contextlib
 import json
 import pathlib
 import re
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import curves, reporting, setup_run, trained_model
+from experiments import config_checks, curves, reporting, run_directory, setup_run, trained_model
 from experiments.setup_run import Dataset
 from reid_jax import checkpoints, embedding_files, evaluate, features, logs, sharding, types
+from reid_jax.data import records as records_lib
 from reid_jax.data import samples as samples_lib
 from reid_jax.evaluate import RankingResult
 
 _MAP_IDS, _MAP_SAMPLES = 100, 1700  # of a t-SNE, about as many as in BUC's Fig. 4 and HCT's Fig. 3
 _TRAIN, _QUERY, _GALLERY = "train", "query", "gallery"
+# Fields of config.json in which runs of one setting differ: the seed, the original model that follows from it, and where
+# and when a run worked.
+_OF_ONE_RUN = frozenset(run_directory.FREE_FIELDS) - {"train.num_iterations"} | {"seed", "original_model"}
 
 
 class Run(NamedTuple):
@@ -56,8 +63,8 @@ class Run(NamedTuple):
 
     @property
     def selects(self) -> bool:
-        """Whether a negative pseudo label says that a sample was not selected for training, not that it is alone."""
-        return self.method == "pul"
+        """Whether a negative pseudo label says that a sample was not trained on, not that it is alone."""
+        return self.method == "pul" or (self.config.get("memory") or {}).get("kind") == "cluster"
 
     @property
     def kept(self) -> int:
@@ -77,11 +84,12 @@ class Views(NamedTuple):
 
     Attributes:
         dataset: with its images.
-        query: [Q, D] float32, L2-normalised; None where there are no queries.
+        query: [Q, D] float32, not normalised; None where there are no queries.
         gallery: [G, D] likewise.
         ranking: how well the gallery is ranked; None without queries.
         mapped: [n] indices of train samples, all of some identities where these are known.
         map_embeddings: [n, D] float32, L2-normalised.
+        metric: that the gallery is ranked by.
     """
 
     dataset: Dataset
@@ -90,6 +98,7 @@ class Views(NamedTuple):
     ranking: RankingResult | None
     mapped: np.ndarray
     map_embeddings: np.ndarray
+    metric: str
 
 
 def find_runs(folders: Sequence[str]) -> list[Run]:
@@ -134,20 +143,25 @@ def _guess_method(config: Mapping[str, Any]) -> str:
         return "dbscan"
     if "dissimilarity" in config:
         return "buc" if "cluster" in config else "softened"
-    return "hct" if "cluster" in config else "supervised"
+    return "hct" if "cluster" in config else f"supervised {config['train']['loss']}"
 
 
 def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Groups runs that differ in nothing but their seeds; a group has its runs' common name."""
+    """Groups runs that differ in nothing but their seeds and where they ran; a group has its runs' common name."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        same = {key: value for key, value in run.config.items() if key not in ("seed", "num_devices")}
+        fields = config_checks.flat_fields(run.config)
+        same = {name: value for name, value in fields.items() if name not in _OF_ONE_RUN}
         groups.setdefault(json.dumps([run.method, same], sort_keys=True), []).append(run)
     named: dict[str, list[Run]] = {}
     for members in groups.values():
-        # The seed is the end of a name, as in hct_synthetic_0 or "average seed_0".
-        name = re.sub(r"[ _-]*(seed_?)?\d+$", "", members[0].name) if len(members) > 1 else members[0].name
-        named[name if name and name not in named else members[0].name] = members
+        name = members[0].name
+        if len(members) > 1:
+            # The seed is the end of a name, as in hct_synthetic_0 or "average seed_0".
+            name = re.sub(rf"[ _-]+(seed_?)?{members[0].config['seed']}$", "", name)
+        while name in named:
+            name += " (other options)"
+        named[name] = members
     return named
 
 
@@ -168,30 +182,56 @@ def load_pseudo_labels(run: Run, dataset: Dataset) -> np.ndarray | None:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             labels, paths = arrays["pseudo_labels"], arrays["paths"]
-    except (ValueError, KeyError, EOFError, OSError) as error:
+    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise types.UserError(f"--workdir: {str(path)!r} holds no pseudo labels: {error}") from error
-    if not np.array_equal(paths, dataset.samples[_TRAIN].names) or len(labels) != len(paths):
+    is_right = (
+        len(labels) == len(paths) and labels.dtype.kind in "iu" and labels.ndim in (1, 2) and labels.max() < len(paths)
+    )
+    if not is_right or not np.array_equal(paths, dataset.samples[_TRAIN].names):
         raise types.UserError(f"--workdir: {str(path)!r} is of other images than {run.dataset!r} has now")
     return labels
 
 
-def load_dataset(run: Run) -> Dataset:
-    """Loads a run's data set, without its images.
+def load_dataset(run: Run, *, data_dir: str | None = None) -> Dataset:
+    """Loads a run's data set, without its images; one that is not there is not made.
+
+    Args:
+        run: the run.
+        data_dir: where the data set was prepared; None: where the run had it.
 
     Raises:
-        UserError: it is not there.
+        UserError: it is not there, or is not what the run was on.
     """
-    return setup_run.load_dataset(trained_model.run_config(run.folder).data)
+    data = trained_model.run_config(run.folder).data
+    data.dir = data_dir or data.dir
+    advice = "give --data_dir, or --details=0 for what was logged alone"
+    for name in data.dataset.split("+"):
+        if records_lib.find_dataset(data.dir, name) is None:
+            raise types.UserError(
+                f"--workdir: {run.name} is of the data set {name!r}, not there in {data.dir!r}; {advice}"
+            )
+    dataset = setup_run.load_dataset(data)
+    if run.config.get("data_fingerprint") not in (None, dataset.fingerprint):
+        raise types.UserError(
+            f"--workdir: {run.name} is of other images or labels than {data.dataset!r} has in {data.dir!r} now; {advice}"
+        )
+    return dataset
 
 
-def look(run: Run, *, batch_size: int) -> Views:
+def look(run: Run, *, batch_size: int, data_dir: str | None = None) -> Views:
     """Embeds a run's data with the model it kept; what was embedded is kept in its folder embeddings/.
+
+    Args:
+        run: the run.
+        batch_size: images at a time.
+        data_dir: as in `load_dataset`.
 
     Raises:
         UserError: the model or the data cannot be read.
     """
     model, variables, config = trained_model.load_run(run.folder)
-    dataset = setup_run.with_images(setup_run.load_dataset(config.data), config.data)
+    config.data.dir = data_dir or config.data.dir
+    dataset = setup_run.with_images(load_dataset(run, data_dir=data_dir), config.data)
     mesh = sharding.make_mesh()
     sharding.check_batch_size(mesh, batch_size)
     embed_step, digest = features.make_embed_step(model, mesh), checkpoints.digest(variables)
@@ -209,25 +249,26 @@ def look(run: Run, *, batch_size: int) -> Views:
             batch_size=batch_size,
             description=f"{run.name}: embedding {split}",
         ).embeddings
-        found = features.l2_normalized(found)
-        path.parent.mkdir(exist_ok=True)
         origin = embedding_files.Origin(digest, config.data.height, config.data.width)
-        embedding_files.write_embeddings(
-            path, found, samples.names, origin=origin, pids=samples.pids, camids=samples.camids
-        )
+        # A run directory that is not the user's own can be read all the same.
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(exist_ok=True)
+            embedding_files.write_embeddings(
+                path, found, samples.names, origin=origin, pids=samples.pids, camids=samples.camids
+            )
         return found
 
     query = gallery = ranking = None
     if dataset.has_queries:
         query, gallery = (embedded(split, dataset.samples[split], f"{split}.npz") for split in (_QUERY, _GALLERY))
         labels = [getattr(dataset.samples[split], name) for split in (_QUERY, _GALLERY) for name in ("pids", "camids")]
-        # Normalised, cosine and Euclidean distances rank alike.
+        options = config.evaluation
         ranking = evaluate.evaluate_embeddings(
-            query, gallery, *labels, metric="cosine", ap_method=config.evaluation.ap_method
+            query, gallery, *labels, metric=options.metric, ap_method=options.ap_method
         )
     mapped = choose_mapped(dataset.train_ids)
-    map_embeddings = embedded(_TRAIN, samples_lib.select(dataset.samples[_TRAIN], mapped), "train_part.npz")
-    return Views(dataset, query, gallery, ranking, mapped, map_embeddings)
+    found = embedded(_TRAIN, samples_lib.select(dataset.samples[_TRAIN], mapped), "train_part.npz")
+    return Views(dataset, query, gallery, ranking, mapped, features.l2_normalized(found), config.evaluation.metric)
 
 
 def _kept_embeddings(path: pathlib.Path, digest: str, samples: samples_lib.Samples) -> np.ndarray | None:
@@ -257,7 +298,9 @@ def choose_mapped(true_ids: np.ndarray) -> np.ndarray:
     ids = rng.permutation(known)[:_MAP_IDS]
     sizes = np.bincount(true_ids[true_ids >= 0])[ids]
     fitting = max(2, int(np.searchsorted(np.cumsum(sizes), _MAP_SAMPLES, side="right")))
-    return np.flatnonzero(np.isin(true_ids, ids[:fitting]))
+    chosen = np.flatnonzero(np.isin(true_ids, ids[:fitting]))
+    # Few identities with very many samples: evenly spaced ones of all.
+    return chosen if len(chosen) <= 2 * _MAP_SAMPLES else chosen[:: -(-len(chosen) // _MAP_SAMPLES)]
 
 
 def images_of(dataset: Dataset, split: str, indices: Sequence[int]) -> np.ndarray:

@@ -33,7 +33,7 @@ def largest_clusters(run: Run, dataset: Dataset, pseudo_labels: np.ndarray, file
 
 def wrong_merges(run: Run, dataset: Dataset, pseudo_labels: np.ndarray, file: pathlib.Path) -> Picture | None:
     """Draws the clusters that hold most wrong pairs."""
-    true_ids = _judged(run, dataset, pseudo_labels)
+    true_ids, pids = _judged(run, dataset, pseudo_labels), dataset.samples["train"].pids
     rows = []
     for mixture in label_errors.largest_wrong_merges(pseudo_labels, true_ids, most=_STRIPS):
         total = sum(map(len, mixture.groups))
@@ -41,9 +41,7 @@ def wrong_merges(run: Run, dataset: Dataset, pseudo_labels: np.ndarray, file: pa
             f"cluster {mixture.label}: {total} {run.noun} of {len(mixture.groups)} people, "
             f"{mixture.num_wrong_pairs:,} pairs wrongly together"
         )
-        rows.append(
-            _strip(dataset, title, mixture.groups, [f"person {true_ids[group[0]]}" for group in mixture.groups])
-        )
+        rows.append(_strip(dataset, title, mixture.groups, [f"person {pids[group[0]]}" for group in mixture.groups]))
     if not rows:
         return None
     _save(
@@ -63,7 +61,7 @@ def wrong_splits(run: Run, dataset: Dataset, pseudo_labels: np.ndarray, file: pa
     for mixture in label_errors.largest_wrong_splits(pseudo_labels, true_ids, most=_STRIPS):
         total = sum(map(len, mixture.groups))
         title = (
-            f"person {mixture.label}: {total} {run.noun} in {len(mixture.groups)} clusters, "
+            f"person {dataset.samples['train'].pids[mixture.groups[0][0]]}: {total} {run.noun} in {len(mixture.groups)} clusters, "
             f"{mixture.num_wrong_pairs:,} pairs wrongly apart"
         )
         names = [pseudo_labels[group[0]] for group in mixture.groups]
@@ -103,31 +101,37 @@ def _spread(group: np.ndarray, most: int) -> np.ndarray:
 
 
 def reliable_samples(run: Run, dataset: Dataset, reliable: np.ndarray, file: pathlib.Path) -> Picture | None:
-    """Draws samples with their reliable ones (SSL), those with the fewest right ones first."""
-    true_ids = dataset.train_ids
-    if not (true_ids >= 0).any():
+    """Draws samples with their reliable ones (SSL), those with the fewest right ones first.
+
+    Args:
+        run: of softened similarity.
+        dataset: with its images.
+        reliable: [N, k] indices of train samples.
+        file: to write.
+
+    Returns:
+        None where no identity is known, or each sample's only reliable one is itself, as in the first iteration.
+    """
+    true_ids, pids = dataset.train_ids, dataset.samples["train"].pids
+    is_judged = (true_ids[reliable] >= 0) & (true_ids[:, None] >= 0)
+    is_right = (true_ids[reliable] == true_ids[:, None]) & is_judged
+    if not is_judged.any() or (reliable == np.arange(len(reliable))[:, None]).all():
         return None
-    is_right = (true_ids[reliable] == true_ids[:, None]) & (true_ids[:, None] >= 0)
-    judged = np.flatnonzero(true_ids >= 0)
+    judged = np.flatnonzero(is_judged.any(axis=1))
     worst = judged[np.argsort(is_right[judged].sum(axis=1), kind="stable")[:_STRIPS]]
     rows = []
     for index in worst:
-        tiles = [Tile(report_runs.images_of(dataset, "train", [index])[0], f"person {true_ids[index]}", Mark.QUERY)]
-        images = report_runs.images_of(dataset, "train", reliable[index])
-        tiles += [
-            Tile(image, f"person {true_ids[other]}", Mark.RIGHT if right else Mark.WRONG)
-            for image, other, right in zip(images, reliable[index], is_right[index])
-        ]
-        rows.append(Row(f"{is_right[index].sum()} of {reliable.shape[1]} are of the same person", tiles))
-    _save(
-        image_rows.draw_rows(
-            rows, legend={Mark.QUERY: "an image", Mark.RIGHT: "reliable, right", Mark.WRONG: "reliable, wrong"}
-        ),
-        file,
-    )
+        image, *others = report_runs.images_of(dataset, "train", [index, *reliable[index]])
+        tiles = [Tile(image, f"person {pids[index]}", Mark.QUERY)]
+        for other, shown, right, known in zip(reliable[index], others, is_right[index], is_judged[index]):
+            mark = Mark.RIGHT if right else Mark.WRONG if known else Mark.NEUTRAL
+            tiles.append(Tile(shown, f"person {pids[other]}" if known else "not known", mark))
+        rows.append(Row(f"{is_right[index].sum()} of {is_judged[index].sum()} are of the same person", tiles))
+    words = {Mark.QUERY: "an image", Mark.RIGHT: "reliable, right", Mark.WRONG: "reliable, wrong"}
+    _save(image_rows.draw_rows(rows, legend=words), file)
     text = (
         "This method has no clusters: every image is trained to be like the few it is most similar to, its reliable "
-        f"ones. {100 * is_right[judged].mean():.1f}% of them are right; these are images with the fewest right ones."
+        f"ones. {100 * is_right[is_judged].mean():.1f}% of them are right; these are images with the fewest right ones."
     )
     return Picture(file, "Least reliable images", text, is_photo=True)
 
@@ -143,7 +147,7 @@ def ranked_lists(run: Run, views: Views, file: pathlib.Path, *, best: bool) -> P
     # One query of a person is enough to see.
     _, firsts = np.unique(query.pids[order], return_index=True)
     chosen = order[np.sort(firsts)][:_RANKED_QUERIES]
-    found = np.asarray(distances.pairwise_distances(views.query[chosen], views.gallery, metric="cosine"))
+    found = np.asarray(distances.pairwise_distances(views.query[chosen], views.gallery, metric=views.metric))
     rows = []
     for row, index in zip(found, chosen):
         pid, camid = query.pids[index], query.camids[index]
@@ -165,7 +169,7 @@ def ranked_lists(run: Run, views: Views, file: pathlib.Path, *, best: bool) -> P
     name = "Best" if best else "Worst"
     text = (
         f"The queries with the {'greatest' if best else 'least'} average precision, one for each person, and the gallery "
-        "images nearest to them: rank and distance (1 - cosine). Images of the same person by the query's own camera are "
+        "images nearest to them: rank and distance. Images of the same person by the query's own camera are "
         "left out, as in the evaluation."
     )
     return Picture(file, f"{name} queries", text, is_photo=True)

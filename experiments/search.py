@@ -90,7 +90,10 @@ def calibrate(labelled: Collection, gallery: Collection, *, false_alarms: float)
         )
     chosen = _some_people(labelled.pids, most=_MOST_CALIBRATION)
     embeddings = np.concatenate(
-        [block[chosen[(chosen >= start) & (chosen < start + len(block))] - start] for start, block in _counted(labelled)]
+        [
+            block[chosen[(chosen >= start) & (chosen < start + len(block))] - start]
+            for start, block in _counted(labelled)
+        ]
     )
     with ProgressBar(len(chosen), f"calibrating on {labelled.source}", unit="images") as bar:
         nearest = open_set.nearest_same_and_other(

@@ -185,6 +185,7 @@ def save_embedding_map(
     *,
     title: str = "",
     noun: str = "images",
+    group: str = "person",
 ) -> None:
     """Draws samples as points of a plane, such as a t-SNE of embeddings (BUC, Fig. 4): a colour for each identity.
 
@@ -195,6 +196,7 @@ def save_embedding_map(
         outcomes: [N] values of `label_errors.Outcome`, drawn as the point's shape (HCT, Fig. 3); None: not drawn.
         title: what is seen.
         noun: what the samples are, in the plural.
+        group: what has a colour, where not persons.
 
     Raises:
         UserError: as in `save_curves`.
@@ -215,8 +217,8 @@ def save_embedding_map(
             # That there are no errors is worth telling, that all identities are known is not.
             if outcomes is not None and (mine.any() or outcome >= Outcome.TRUE_POSITIVE):
                 axes.scatter([], [], s=2 * area, c=_GREY, label=f"{text} ({np.count_nonzero(mine):,})", **style)
-        persons = f"{num_ids:,} persons, a colour for each" if num_ids != 1 else "one person"
-        axes.set_xlabel(f"{len(positions):,} {noun} of {persons}; what the model finds alike is near")
+        of_groups = "" if not num_ids else f" of {num_ids:,} {group}{'s' * (num_ids > 1)}, a colour for each"
+        axes.set_xlabel(f"{len(positions):,} {noun}{of_groups}; what the model finds alike is near")
         axes.set(xticks=[], yticks=[], title=title)
         if outcomes is not None:
             explanation = f"A cluster is of the person that most of its {noun} show."
@@ -282,6 +284,7 @@ def save_values(
 def _saved_figure(path: str | os.PathLike, inches: tuple[float, float]) -> Iterator:
     """Gives an empty figure, and writes it when it is drawn."""
     try:
+        from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError as error:
         raise types.UserError("pictures need matplotlib: pip install -e .[viz]") from error
@@ -289,10 +292,12 @@ def _saved_figure(path: str | os.PathLike, inches: tuple[float, float]) -> Itera
     if kind not in _KINDS:
         raise types.UserError(f"{str(path)!r} must end in one of {', '.join(f'.{name}' for name in _KINDS)}")
     # Without pyplot: no window system, and no state that is shared.
-    figure = Figure(figsize=inches, layout="constrained")
-    yield figure
-    with atomic.atomic_path(path) as temporary:
-        figure.savefig(temporary, format=kind, dpi=_DPI)
+    # Names are text: a dollar in them begins no formula.
+    with rc_context({"text.parse_math": False}):
+        figure = Figure(figsize=inches, layout="constrained")
+        yield figure
+        with atomic.atomic_path(path) as temporary:
+            figure.savefig(temporary, format=kind, dpi=_DPI)
 
 
 def _styles(names: Sequence[str]) -> dict[str, dict[str, str]]:

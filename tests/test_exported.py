@@ -217,13 +217,21 @@ def test_what_a_file_holds(file_once):
 
 
 def test_files_of_one_model_are_the_same(file_once, function, model, tmp_path):
-    limit = jax.config.jax_traceback_in_locations_limit
     exported.write_model(tmp_path / "a.zip", function, INFO, name="tiny.zip")
     again = exported.embedding_function(*model, height=24, width=12)
     (lambda: exported.write_model(tmp_path / "b.zip", again, INFO, name="tiny.zip"))()
     for name in ("a.zip", "b.zip"):
         assert (tmp_path / name).read_bytes() == file_once.read_bytes()
-    assert jax.config.jax_traceback_in_locations_limit == limit
+
+
+def test_writing_leaves_the_settings_as_they_are(tmp_path):
+    limit = jax.config.jax_traceback_in_locations_limit
+    try:
+        jax.config.update("jax_traceback_in_locations_limit", 7)
+        exported.write_model(tmp_path / "a.zip", stub_function, INFO)
+        assert jax.config.jax_traceback_in_locations_limit == 7
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", limit)
 
 
 def test_whole_or_not_at_all(file, function, monkeypatch):
@@ -449,6 +457,12 @@ def test_a_program_that_calls_a_stranger_is_refused(file, never_run):
     allowed = [export.DisabledSafetyCheck.custom_call("run_this")]
     pack(file, program=bytes(program_of(calling, disabled_checks=allowed)))
     with pytest.raises(types.UserError, match="tiny.zip' must consist of array operations, it calls run_this$"):
+        exported.read_model(file)
+
+
+def test_a_library_of_linear_algebra_is_a_stranger(file, never_run):
+    pack(file, program=bytes(program_of(lambda x: vectors(x) + jnp.linalg.qr(jnp.eye(16))[0][:1])))
+    with pytest.raises(types.UserError, match="array operations, it calls lapack_sgeqrf_ffi, lapack_sorgqr_ffi$"):
         exported.read_model(file)
 
 

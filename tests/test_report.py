@@ -226,7 +226,7 @@ def test_colours_are_identities_and_shapes_outcomes(tmp_path, figures):
 def test_the_legend_tells_of_no_errors_but_not_of_no_unknown(tmp_path, figures):
     report.save_embedding_map(tmp_path / "x.svg", np.eye(2), np.zeros(2, int), [Outcome.TRUE_POSITIVE] * 2)
     counts = [text.rpartition(" ")[2] for text in legend_texts(figures[0])[1:]]
-    assert counts == ["(2)", "(0)", "(0)"] and figures[0].axes[0].get_xlabel().startswith("2 images of one person;")
+    assert counts == ["(2)", "(0)", "(0)"] and figures[0].axes[0].get_xlabel().startswith("2 images of 1 person, a colour for each;")
 
 
 def test_without_outcomes_only_colours(tmp_path, figures):

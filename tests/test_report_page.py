@@ -102,7 +102,7 @@ def test_wrong_labels_are_told(make_run, mixed_labels, tmp_path, monkeypatch):
     assert [tile.mark.name for tile in rows[0].tiles] == ["RIGHT"] * 4 + ["WRONG"] * 4
     rows.clear()
     report_strips.wrong_splits(run, dataset, labels, tmp_path / "b.png")
-    assert [row.title for row in rows] == ["person 3: 6 images in 2 clusters, 9 pairs wrongly apart"]
+    assert [row.title for row in rows] == ["person 4: 6 images in 2 clusters, 9 pairs wrongly apart"]
     assert {tile.caption for tile in rows[0].tiles} == {"cluster 3", "cluster 7"}
 
 
@@ -194,7 +194,7 @@ def test_sweeps_are_drawn_over_what_they_vary(tmp_path, monkeypatch):
         rows.append({"label": f"k = {k}", "overrides": {"labels.k": k}, "runs": runs, "mean": mean, "std": std})
     table = {"title": "k", "method": "pul", "dataset": "tiny", "rows": rows}
     assert "pul on tiny" in report_pictures.sweep_values(table, tmp_path / "a.png").text
-    assert "iteration 1" in report_pictures.sweep_selected(table, tmp_path / "b.png").title
+    assert "iteration 1" in report_pictures.sweep_selected(table, tmp_path, tmp_path / "b.png").title
     ((values, series), options), ((_, selected), _) = drawn
     assert values == [1, 2, 4] and options == {"option": "labels.k"}
     np.testing.assert_allclose(series["mAP, best iteration"], [(10, 1), (20, 1), (40, 1)])
@@ -208,14 +208,86 @@ def test_sweeps_are_drawn_over_what_they_vary(tmp_path, monkeypatch):
     for row in rows:
         for run in row["runs"]:
             (tmp_path / run["folder"] / "metrics.jsonl").unlink()
-    assert report_pictures.sweep_selected(table, tmp_path / "none.png") is None
+    assert report_pictures.sweep_selected(table, tmp_path, tmp_path / "none.png") is None
 
 
-def test_papers_figures_are_named_as_theirs():
-    figures = paper_figures.figures_of({"hct", "buc"})
-    assert {figure.name for figure in figures} == {"ImageNet weights, no training", "HCT", "BUC"}
+def test_papers_figures_are_theirs():
+    figures = paper_figures.figures_of({"hct", "softened", "supervised triplet"})
+    assert {(figure.name, figure.dataset, figure.rank1, figure.mAP) for figure in figures} == {
+        ("ImageNet weights, no training", "Market-1501", 11.1, 3.5), ("ImageNet weights, no training", "DukeMTMC-reID", 8.6, 3.0),
+        ("HCT", "Market-1501", 80.0, 56.4), ("HCT", "DukeMTMC-reID", 69.6, 50.7),
+        ("SSL", "Market-1501", 71.7, 37.8), ("SSL", "DukeMTMC-reID", 52.5, 28.6),
+        ("SSL", "MARS", 62.8, 43.6), ("SSL", "DukeMTMC-VideoReID", 76.4, 69.3),
+        ("batch-hard triplet with labels", "Market-1501", 91.6, 78.2), ("batch-hard triplet with labels", "DukeMTMC-reID", 80.8, 65.4),
+    }  # fmt: skip
     assert all(figure.source and 0 < figure.mAP < figure.rank1 < 100 for figure in paper_figures.PAPER_FIGURES)
     assert paper_figures.figures_of({"own"}) == []
+
+
+def run_of(tmp_path, name, *, seed=0, finished=True, **fields):
+    """A run without files."""
+    config = {
+        "seed": seed,
+        "data": {"dataset": "tiny", "dir": str(tmp_path / name)},
+        "train": {"num_iterations": 1},
+        **fields,
+    }
+    records = [{"iteration": i, "mAP": 0.1 + 0.1 * seed, "seconds": {}} for i in range(2)]
+    return report_runs.Run(tmp_path / name, name, config, records, "hct", finished)
+
+
+def test_runs_of_other_options_are_another_group(tmp_path):
+    runs = [
+        run_of(tmp_path, "x_0"), run_of(tmp_path, "x_1", seed=1, original_model="of seed 1"), run_of(tmp_path, "x", k=2),
+        run_of(tmp_path, "y_coil100", k=3), run_of(tmp_path, "z_coil100", seed=1, k=3),
+    ]  # fmt: skip
+    groups = {name: [run.name for run in members] for name, members in report_runs.group_runs(runs).items()}
+    # The seed alone is cut off a name, not what a data set's name ends in, and no group is lost.
+    assert groups == {"x": ["x_0", "x_1"], "x (other options)": ["x"], "y_coil100": ["y_coil100", "z_coil100"]}
+
+
+def test_a_mean_is_of_finished_runs(tmp_path):
+    runs = [run_of(tmp_path, "x_0"), run_of(tmp_path, "x_1", seed=1), run_of(tmp_path, "x_2", seed=2, finished=False)]
+    table = report.results_table(report_runs.group_runs(runs))
+    assert "mean of 2 seeds" in table and "15.0 ± 7.1" in table and "x_2 (not finished)" in table
+    assert "mean of" not in report.results_table(report_runs.group_runs(runs[1:]))
+
+
+def test_what_was_not_trained_on_is_not_judged(tmp_path):
+    selecting = [run_of(tmp_path, "a", memory={"kind": "cluster"}), run_of(tmp_path, "b")._replace(method="pul")]
+    assert [run.selects for run in selecting] == [True, True] and not run_of(
+        tmp_path, "c", memory={"kind": "unified"}
+    ).selects
+
+
+def test_a_model_that_collapsed_has_no_map(make_run, tmp_path):
+    (run,) = report_runs.find_runs([str(make_run("collapsed", labels=CLUSTERS))])
+    views = report_runs.look(run, batch_size=8)
+    same = views._replace(map_embeddings=np.ones_like(views.map_embeddings))
+    assert report_pictures.embedding_map(run, same, None, tmp_path / "map.png") is None
+
+
+def test_data_that_are_not_those_of_the_run(make_run, prepared, tmp_path):
+    workdir = make_run("moved", labels=CLUSTERS)
+    config = json.loads((workdir / "config.json").read_text())
+    (workdir / "config.json").write_text(json.dumps(config | {"data_fingerprint": "another"}))
+    (run,) = report_runs.find_runs([str(workdir)])
+    with pytest.raises(
+        types.UserError, match="moved is of other images or labels than 'tiny' has in .* give --data_dir"
+    ):
+        report_runs.look(run, batch_size=8)
+    config["data"] |= {"dataset": "synthetic", "dir": str(tmp_path / "gone")}
+    (workdir / "config.json").write_text(json.dumps(config))
+    (run,) = report_runs.find_runs([str(workdir)])
+    # Nothing is made where a stranger's config says.
+    with pytest.raises(types.UserError, match="is of the data set 'synthetic', not there in .*gone"):
+        report_runs.look(run, batch_size=8)
+    assert not (tmp_path / "gone").exists()
+
+
+def test_odd_names_are_drawn(make_run, tmp_path):
+    workdir = make_run("m_$a$_$\\frac$", labels=CLUSTERS)
+    report.write_report([str(workdir)], tmp_path, details=1, batch_size=8)
 
 
 def test_what_is_no_run(make_run, tmp_path):

@@ -39,7 +39,9 @@ def test_a_folder_and_its_npz_are_the_same_collection(model, people_folder, tmp_
     np.testing.assert_array_equal(np.concatenate(list(again.blocks())), folder.embeddings())
     for index in (0, 23):
         assert again.place(index) == folder.place(index)
-        np.testing.assert_array_equal(again.thumbnail(index), np.asarray(Image.open(people_folder / folder.paths[index])))
+        np.testing.assert_array_equal(
+            again.thumbnail(index), np.asarray(Image.open(people_folder / folder.paths[index]))
+        )
     one = open_collection(str(people_folder / folder.paths[5]), flag="query", model=model, batch_size=8)
     # Alone in its batch or with others, an image has the same embedding.
     np.testing.assert_allclose(one.embeddings()[0], folder.embeddings()[5], atol=1e-6)
@@ -193,7 +195,9 @@ def test_as_its_user_runs_it(workdir, people_folder, prepared, tmp_path):
 
     common = [f"--model={workdir}", f"--query={query}", f"--gallery={gallery}"]
     processes = [
-        start_script("search", *common, f"--output={found}", "--top=4", "--false_alarms=0.2", f"--calibration={people_folder}"),
+        start_script(
+            "search", *common, f"--output={found}", "--top=4", "--false_alarms=0.2", f"--calibration={people_folder}"
+        ),
         start_script("search", *common, "--max_distance=0.1", "--false_alarms=0.1"),
         start_script(
             "search", f"--query={gallery}", f"--gallery={tmp_path / 'd.npz'}", f"--output={tmp_path / 'both'}"
