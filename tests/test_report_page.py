@@ -286,7 +286,7 @@ def test_data_that_are_not_those_of_the_run(make_run, prepared, tmp_path):
 
 
 def test_odd_names_are_drawn(make_run, tmp_path):
-    workdir = make_run("m_$a$_$\\frac$", labels=CLUSTERS)
+    workdir = make_run("m_$^$", labels=CLUSTERS)
     report.write_report([str(workdir)], tmp_path, details=1, batch_size=8)
 
 
