@@ -31,7 +31,7 @@ def find_images(source: str, *, flag: str, on_bad_image: str = "fail") -> ImageF
     """
     path = pathlib.Path(source).expanduser()
     if path.is_dir():
-        found = [file for file in listing.list_images(path, recursive=True)]
+        found = listing.list_images(path, recursive=True, flag=flag)
         folder, paths = path, [listing.relative_path(file, path) for file in found]
         if not paths:
             raise types.UserError(f"--{flag}: no images in the folder {source!r}, it holds {listing.describe(path)}")

@@ -39,8 +39,8 @@ class TrainedModel(NamedTuple):
     digest: str
 
 
-def run_config(checkpoint: str | pathlib.Path) -> ConfigDict:
-    """Reads the config of the run that a checkpoint belongs to.
+def run_config(checkpoint: str | pathlib.Path, *, flag: str = "checkpoint") -> ConfigDict:
+    """Reads the config of the run that a checkpoint belongs to; `flag` is the command line's name for it.
 
     Raises:
         UserError: there is no config.json in or above the folder.
@@ -55,7 +55,7 @@ def run_config(checkpoint: str | pathlib.Path) -> ConfigDict:
                 config.data[name] = own[name]
             return config
     raise types.UserError(
-        f"checkpoint: no run directory at {str(checkpoint)!r}: neither it nor its parents hold config.json"
+        f"--{flag}: no run directory at {str(checkpoint)!r}: neither it nor its parents hold config.json"
     )
 
 
@@ -68,7 +68,7 @@ def load_run(workdir: str | pathlib.Path) -> tuple[nn.Module, dict[str, Any], Co
     Raises:
         UserError: there is none, it cannot be read, or its config breaks a rule.
     """
-    config = run_config(workdir)
+    config = run_config(workdir, flag="model")
     config_checks.check_config(ConfigDict({"data": config.data, "model": config.model}))
     model = setup_run.build_model(config.model)
     shapes = setup_run.variable_shapes(config, model, (config.data.height, config.data.width, 3))

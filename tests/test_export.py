@@ -1,5 +1,6 @@
 """experiments/export.py: a model that leaves as a file and comes back as a model."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_runs
@@ -20,7 +21,8 @@ def workdir(prepared, tmp_path_factory):
 @pytest.fixture(scope="module")
 def file(workdir, tmp_path_factory):
     output = tmp_path_factory.mktemp("exported") / "tiny.zip"
-    assert export.export_model(str(workdir), str(output)) < 1e-5
+    difference, resized = export.export_model(str(workdir), str(output))
+    assert difference < 1e-5 and abs(resized) < 1e-3
     return output
 
 
@@ -51,6 +53,23 @@ def test_a_file_that_computes_something_else_is_not_kept(workdir, tmp_path, monk
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_that_resizes_otherwise_is_not_kept(workdir, tmp_path, monkeypatch):
+    resize = exported.resize
+    monkeypatch.setattr(exported, "resize", lambda images, **size: resize(images, **size)[:, ::-1])
+    with pytest.raises(RuntimeError, match="differs by"):
+        export.export_model(str(workdir), str(tmp_path / "x.zip"))
+    # Nearest pixels in place of means: right at the model's own size, wrong at others.
+    def nearest(images, *, height, width):
+        rows, columns = (jnp.arange(size) * given // size for size, given in ((height, images.shape[1]), (width, images.shape[2])))
+        return images[:, rows][:, :, columns].astype(jnp.float32)
+
+    monkeypatch.setattr(exported, "resize", nearest)
+    monkeypatch.setattr(export, "_RESIZED_TOLERANCE", 1e-6)
+    with pytest.raises(RuntimeError, match="or of a resized image by"):
+        export.export_model(str(workdir), str(tmp_path / "x.zip"))
+    assert not list(tmp_path.iterdir())
+
+
 def test_packages_that_are_missing(monkeypatch):
     monkeypatch.setattr(onnx_export, "_PACKAGES", ("numpy", "no_such_package"))
     with pytest.raises(types.UserError, match=r"needs no_such_package: pip install -e .\[onnx\]"):
@@ -60,7 +79,8 @@ def test_packages_that_are_missing(monkeypatch):
 def test_onnx(workdir, tmp_path):
     pytest.importorskip("jax2onnx")
     pytest.importorskip("onnxruntime")
-    assert export.export_model(str(workdir), str(tmp_path / "tiny.onnx")) < 1e-4
+    difference, resized = export.export_model(str(workdir), str(tmp_path / "tiny.onnx"))
+    assert difference < 1e-4 and resized is None
     call = onnx_export.load_onnx(tmp_path / "tiny.onnx")
     for count in (1, 5):
         assert call(np.zeros((count, 24, 12, 3), np.uint8)).shape == (count, 16)

@@ -56,12 +56,13 @@ def is_image_name(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in _IMAGE_SUFFIXES
 
 
-def list_images(folder: pathlib.Path, *, recursive: bool = False) -> list[pathlib.Path]:
+def list_images(folder: pathlib.Path, *, recursive: bool = False, flag: str = "source") -> list[pathlib.Path]:
     """Lists a folder's images.
 
     Args:
         folder: the folder.
         recursive: also the images in its sub-folders; hidden folders are passed over.
+        flag: the command line's name for the folder, for the message.
 
     Returns:
         The images' paths, sorted.
@@ -77,7 +78,7 @@ def list_images(folder: pathlib.Path, *, recursive: bool = False) -> list[pathli
         try:
             str(image).encode()
         except UnicodeEncodeError:
-            raise types.UserError(f"--source: the file name {os.fsencode(image)!r} is not UTF-8") from None
+            raise types.UserError(f"--{flag}: the file name {os.fsencode(image)!r} is not UTF-8") from None
     return sorted(images)
 
 
