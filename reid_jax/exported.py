@@ -247,6 +247,6 @@ def _check_program(file: str | pathlib.Path, program: export.Exported, info: Inf
     gives_vectors = is_plain and gives[0].dtype == jnp.float32 and gives[0].shape == (*takes[0].shape[:1], info.dim)
     if not (takes_any_size and gives_vectors and program.nr_devices == 1):
         raise types.UserError(
-            f"the function in {str(file)!r} must take images [B, h, w, 3] uint8 of any size and return [B, {info.dim}] float32, it "
-            f"takes {', '.join(map(str, takes))} and returns {', '.join(map(str, gives))}"
+            f"the function in {str(file)!r} must take images [B, h, w, 3] uint8 of any size and return [B, {info.dim}] "
+            f"float32, it takes {', '.join(map(str, takes))} and returns {', '.join(map(str, gives))}"
         )

@@ -234,7 +234,7 @@ def test_writing_leaves_the_settings_as_they_are(tmp_path):
         jax.config.update("jax_traceback_in_locations_limit", limit)
 
 
-def test_whole_or_not_at_all(file, function, monkeypatch):
+def test_whole_or_not_at_all(file, monkeypatch):
     before = file.read_bytes()
 
     def fill_disk(*args):

@@ -134,6 +134,7 @@ def test_a_limit_of_people_known(capsys):
     assert limits == sorted(limits) and limits[0] < limits[2]
     output = capsys.readouterr().out
     assert output.count("by 180 images of 30 people in known") == 3 and "false alarms" not in output
+    assert output.count("30 people are few") == 3
     # Strangers drawn alike are taken for someone about as often as was asked.
     strangers = made(rng.normal(size=(2000, 8)))
     ranked = search.rank(strangers, made(known.embeddings(), folder="/g"), top=1, max_distance=limits[1])
