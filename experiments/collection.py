@@ -56,12 +56,12 @@ class Collection:
             return embedding_files.read_embeddings(self._embeddings)
         return self._embeddings
 
-    def place(self, index: int) -> tuple[str, ...]:
-        """What tells an image from all others: its file's path, or its data set and path in it."""
+    def place(self, index: int) -> tuple[str, ...] | None:
+        """What tells an image from all others: its file's path, or its data set and path in it; None: not known."""
         path = str(self.paths[index])
         if self.origin.dataset:
             return (*self.origin.dataset, path)
-        return (os.path.join(self.origin.folder, path),)
+        return (os.path.join(self.origin.folder, path),) if self.origin.folder else None
 
     def knows_people_of(self, other: "Collection") -> bool:
         """Whether both sides' pids number the same people: they are of one data set, or one folder."""

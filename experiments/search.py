@@ -71,10 +71,11 @@ def rank(queries: Collection, gallery: Collection, *, top: int, max_distance: fl
         ranking = gallery_search.search_gallery(queries.embeddings(), gallery.blocks(), k=k, progress=show)
     ranked = []
     for query, (distances, indices) in enumerate(zip(*ranking)):
+        own = queries.place(query)
         others = [
             Match(float(distance), int(index), bool(distance <= max_distance))
             for distance, index in zip(distances, indices)
-            if index >= 0 and gallery.place(index) != queries.place(query)
+            if index >= 0 and (own is None or gallery.place(index) != own)
         ]
         ranked.append(others[:top])
     return ranked

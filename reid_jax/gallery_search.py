@@ -91,7 +91,7 @@ def search_gallery(
     if not rows_done:
         raise ValueError("gallery_blocks must have at least 1 row, got 0")
     indices = np.asarray(best.blocks, np.int64) * size + np.asarray(best.rows)
-    return Ranking(np.asarray(best.distances), indices)
+    return Ranking(np.array(best.distances), indices)  # a copy, which the caller may write to
 
 
 def _check_options(query_shape: tuple[int, ...], k: int, metric: str, block_size: int) -> None:

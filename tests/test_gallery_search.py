@@ -48,6 +48,7 @@ def test_equals_a_full_sort_and_nearest_neighbors_whatever_the_block(metric, blo
     np.testing.assert_allclose(found.distances, nearest, rtol=1e-6, atol=1e-6)
     assert type(found.distances) is np.ndarray and found.distances.dtype == np.float32
     assert type(found.indices) is np.ndarray and found.indices.dtype == np.int64
+    assert found.distances.flags.writeable and found.indices.flags.writeable
 
 
 @pytest.mark.parametrize("sizes", [(1,), (8,), (7, 0, 40, 3), (200,)])
