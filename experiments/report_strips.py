@@ -118,7 +118,9 @@ def reliable_samples(run: Run, dataset: Dataset, reliable: np.ndarray, file: pat
     if not is_judged.any() or (reliable == np.arange(len(reliable))[:, None]).all():
         return None
     judged = np.flatnonzero(is_judged.any(axis=1))
-    worst = judged[np.argsort(is_right[judged].sum(axis=1), kind="stable")[:_STRIPS]]
+    worst = judged[np.argsort(is_right[judged].sum(axis=1), kind="stable")]
+    # One sample of a person is enough to see.
+    worst = worst[np.sort(np.unique(pids[worst], return_index=True)[1])][:_STRIPS]
     rows = []
     for index in worst:
         image, *others = report_runs.images_of(dataset, "train", [index, *reliable[index]])
