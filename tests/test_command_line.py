@@ -130,7 +130,7 @@ def test_wrong_flags_end_in_one_line_with_the_rule(path, arguments, line, run_sc
 
 
 def test_a_data_set_of_ones_own_is_shown_the_config_it_takes():
-    with pytest.raises(ValueError, match="choose one of synthetic.*; .* takes folder's, with data.dataset=shop$"):
+    with pytest.raises(ValueError, match="choose one of synthetic.*; .* takes folder's or folder_small's, with data.dataset=shop$"):
         shared.base_config("shop")
 
 
