@@ -8,7 +8,8 @@ one for each group with copies of its images; the originals stay as they are. Im
 groups of one.
 
 How many people there are is found, by DBSCAN on the k-reciprocal Jaccard distance: --eps greater makes fewer and larger
-groups. Where you know the number, --num_groups merges the nearest groups until so many are left (average linkage).
+groups, and --k1 should be about the number of images there are of a person. Where you know how many people there are,
+--num_groups merges the nearest groups until so many are left (average linkage of the same distances).
 """
 
 import csv
@@ -35,6 +36,14 @@ _LONGEST_NAME = 200  # bytes, of a copy; file systems take 255
 _K2 = 2
 
 
+def choose_k1(num_images: int) -> int:
+    """Chooses how many nearest images are looked at where the user does not say: about those of one person.
+
+    Of few images there are few of each person, and among 20 nearest most are somebody else (docs/results.md, "Groups").
+    """
+    return int(np.clip(round(np.sqrt(num_images) / 1.5), 2, 20))
+
+
 def find_groups(embeddings: np.ndarray, *, eps: float, min_samples: int, k1: int) -> np.ndarray:
     """Groups embeddings where they lie densely; who is alone is a group of one.
 
@@ -51,17 +60,21 @@ def find_groups(embeddings: np.ndarray, *, eps: float, min_samples: int, k1: int
     return with_lone(density_clusters.jaccard_dbscan(embeddings, eps=eps, min_samples=min_samples, k1=k1, k2=_K2))
 
 
+def merge_to(embeddings: np.ndarray, num_groups: int, *, k1: int) -> np.ndarray:
+    """Merges the groups nearest on average by the Jaccard distance until so many are left: labels as `find_groups`."""
+    k1 = min(k1, len(embeddings) - 1)
+    known = distances.jaccard_distances(embeddings, k1=k1, k2=min(_K2, k1)).tocoo()
+    matrix = np.ones(known.shape, np.float32)  # what is not stored has nothing in common
+    matrix[known.row, known.col] = known.data
+    np.fill_diagonal(matrix, 0)
+    num_steps = len(embeddings) - num_groups
+    return by_size(np.asarray(linkage.agglomerate(matrix, num_merges=1, num_steps=num_steps)))
+
+
 def with_lone(labels: np.ndarray) -> np.ndarray:
     """Gives each image of a negative label [N] a group of its own, and numbers groups as `by_size`."""
     is_alone = labels < 0
     return by_size(np.where(is_alone, labels.max() + np.cumsum(is_alone), labels))
-
-
-def merge_to(embeddings: np.ndarray, num_groups: int) -> np.ndarray:
-    """Merges the nearest groups, one after the other, until so many are left: labels as `find_groups`."""
-    matrix = np.array(distances.pairwise_distances(embeddings, metric="cosine"))
-    num_steps = len(embeddings) - num_groups
-    return by_size(np.asarray(linkage.agglomerate(matrix, num_merges=1, num_steps=num_steps)))
 
 
 def by_size(labels: np.ndarray) -> np.ndarray:
@@ -96,7 +109,8 @@ def groups_table(images: Collection, groups: np.ndarray, from_centre: np.ndarray
 
 
 def contact_sheet(images: Collection, groups: np.ndarray, from_centre: np.ndarray):
-    """Draws the largest groups, each with its most typical images and the least typical one."""
+    """Draws the largest groups, each with its most typical images and the least typical one, and how far they are from
+    the group's mean."""
     rows = []
     num_groups = groups.max() + 1
     for group in range(min(_SHEET_GROUPS, num_groups)):
@@ -106,6 +120,8 @@ def contact_sheet(images: Collection, groups: np.ndarray, from_centre: np.ndarra
         tiles = [Tile(images.thumbnail(index), f"{from_centre[index]:.3f}") for index in shown]
         more = "" if len(shown) == len(members) else ": the most typical ones, and the least typical at the end"
         rows.append(Row(f"{folder_name(group, num_groups)}, {len(members)} images{more}", tiles))
+    if num_groups > len(rows):
+        rows[-1] = rows[-1]._replace(title=f"{rows[-1].title} ({num_groups - len(rows):,} more groups in groups.csv)")
     return image_rows.draw_rows(rows, max_columns=_SHEET_IMAGES)
 
 
@@ -138,7 +154,7 @@ def describe(images: Collection, groups: np.ndarray) -> str:
     sizes = np.bincount(groups)
     several = int((sizes > 1).sum())
     text = (
-        f"{len(images):,} images: {several:,} groups of two images or more, the largest of {sizes[0]:,}, and "
+        f"{len(images):,} images: {several:,} group{'s' * (several != 1)} of two images or more, the largest of {sizes[0]:,}, and "
         f"{len(sizes) - several:,} images that are like no other"
     )
     is_known = images.pids > types.DISTRACTOR_PID
@@ -180,15 +196,19 @@ def main() -> None:
     if len(images) < _FEWEST:
         raise types.UserError(f"--source: there must be at least {_FEWEST} images to group, got {len(images)}")
     embeddings = features.l2_normalized(images.embeddings())  # those of an .npz may have any length
+    k1 = given.k1 or choose_k1(len(images))
+    print(
+        f"looking at the {min(k1, len(images) - 1)} nearest images of each (--k1: about as many as there are of a person)"
+    )
     if given.num_groups is None:
-        groups = find_groups(embeddings, eps=given.eps, min_samples=given.min_samples, k1=given.k1)
+        groups = find_groups(embeddings, eps=given.eps, min_samples=given.min_samples, k1=k1)
     else:
         if not 1 <= given.num_groups < len(images):
             raise types.UserError(
                 f"--num_groups must be in 1..{len(images) - 1}, less than the number of images, got {given.num_groups}"
             )
         setup_run.check_distance_matrix(len(images))
-        groups = merge_to(embeddings, given.num_groups)
+        groups = merge_to(embeddings, given.num_groups, k1=k1)
     from_centre = centre_distances(embeddings, groups)
     print(describe(images, groups), flush=True)
     # All is made beside its place, and there only when it is whole.
@@ -206,7 +226,7 @@ def main() -> None:
         print(f"{missing} images are no longer where they were and could not be copied", flush=True)
     there = pathlib.Path(given.output)  # as the user wrote it
     written = [there / "groups.csv", there / "groups.png"] + [there / _PEOPLE] * given.copies
-    print(f"written: {', '.join(map(str, written))}", flush=True)
+    print(f"written: {', '.join(str(path) for path in written if path.exists())}", flush=True)
 
 
 def define_flags() -> None:
@@ -223,7 +243,12 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "min_samples", 2, "Neighbours within eps, itself included, that make an image a group's core.", 1
     )
-    flags.DEFINE_integer("k1", 20, "Nearest images that are looked at, about those there are of a person.", 1)
+    flags.DEFINE_integer(
+        "k1",
+        None,
+        "Nearest images that are looked at, about as many as there are of a person; by their number if not given.",
+        1,
+    )
     flags.DEFINE_integer("num_groups", None, "Number of people, where you know it; holds all pairs' distances.")
     flags.DEFINE_integer("batch_size", 64, "Images embedded at a time.", lower_bound=1)
     flags.DEFINE_enum("on_bad_image", "fail", ["fail", "skip"], "What to do with images that cannot be decoded.")

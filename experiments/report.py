@@ -29,6 +29,8 @@ _TITLES = (
 )  # fmt: skip
 _INTRODUCTION = (
     "Person re-identification: given an image of a person, find the person's images by other cameras in a gallery. "
+    "Training goes in iterations: the model embeds all images, like ones are put into clusters, and the model is trained "
+    "as if each cluster were a person. These guesses at who is who are the pseudo labels. "
     "Unless their name says otherwise, these runs learned it without labels of the people in their target's training "
     "images; labels are used here to measure it. "
     "mAP (mean average precision) is 100 where all images of the person come before all others; rank-k is the share of "
@@ -85,7 +87,8 @@ def write_report(
     title = ", ".join(groups) if len(groups) <= 3 else f"{len(runs)} runs"
     parts: list[str | Picture] = [report_page.heading(1, f"Report: {title}"), report_page.paragraph(_INTRODUCTION)]
     parts += [report_page.heading(2, "Results"), results_table(groups), report_page.paragraph(_TABLE_NOTE)]
-    parts += papers_table({run.method for run in runs})
+    parts += unmeasured_note(runs)
+    parts += papers_table({run.method for run in runs if "mAP" in run.records[0]})
     logged = [report_pictures.all_curves(groups, output), *sweep_pictures(folders, output)]
     parts += [report_page.heading(2, "What was logged"), *(picture for picture in logged if picture is not None)]
 
@@ -95,7 +98,8 @@ def write_report(
     for anchor, run in anchors.items():
         cmc, closely = one_run(run, output, anchor, batch_size=batch_size, data_dir=data_dir)
         if cmc is not None:
-            rankings[run.name] = [cmc]
+            (group,) = [name for name, members in groups.items() if run in members]
+            rankings.setdefault(group, []).append(cmc)
         about += [report_page.heading(2, f"{run.name}: {run.method} on {run.described_data}", anchor), *closely]
     if rankings:
         parts.append(report_pictures.cmc(rankings, output))
@@ -180,6 +184,20 @@ def results_table(groups: Mapping[str, Sequence[Run]]) -> str:
             means.append(len(rows))
             rows.append(_mean_row(name, finished))
     return report_page.table(_TITLES, rows, means=means)
+
+
+def unmeasured_note(runs: Sequence[Run]) -> list[str]:
+    """What is to be said of runs on data whose people nobody has named."""
+    names = [run.name for run in runs if "mAP" not in run.records[0]]
+    if not names:
+        return []
+    return [
+        report_page.paragraph(
+            f"Of {', '.join(names)} no accuracy could be measured, since nobody said who is who: the number in brackets is the "
+            "iteration whose model was kept, chosen by a signal without labels. Clusters are those that its training began "
+            "with; the trained model's own groups, which are better as a rule, are made by group.py."
+        )
+    ]
 
 
 def _result_row(run: Run) -> list[str]:

@@ -154,7 +154,14 @@ def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
         same = {name: value for name, value in fields.items() if name not in _OF_ONE_RUN}
         groups.setdefault(json.dumps([run.method, same], sort_keys=True), []).append(run)
     named: dict[str, list[Run]] = {}
-    for members in groups.values():
+    # The same seed twice is the same run twice, or runs of different length: no seeds to take a mean of.
+    repeated = [len({run.config["seed"] for run in members}) < len(members) for members in groups.values()]
+    separate = [
+        each
+        for members, is_repeated in zip(groups.values(), repeated)
+        for each in ([[run] for run in members] if is_repeated else [members])
+    ]
+    for members in separate:
         name = members[0].name
         if len(members) > 1:
             # The seed is the end of a name, as in hct_synthetic_0 or "average seed_0".

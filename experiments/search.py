@@ -29,8 +29,10 @@ from reid_jax.image_rows import Mark, Row, Tile
 from reid_jax.progress import ProgressBar
 
 _SHOWN_QUERIES = 10  # on standard output
+_SHOWN_MATCHES = 20
 _SHEET_QUERIES = 20
 _SHEET_MATCHES = 20
+_RESULTS = ("results.csv", "results.png")
 _MUCH_LARGER = 2  # times as many images make more false alarms
 # Images of a person are alike: a rate is as certain as the number of people makes it. Asked for 5%, a simulation had 11% on
 # new people by a calibration on 10, 6% by one on 50.
@@ -150,14 +152,16 @@ def _counted(images: Collection) -> Iterator[tuple[int, np.ndarray]]:
         start += len(block)
 
 
-def results_table(queries: Collection, gallery: Collection, ranked: Sequence[Sequence[Match]]) -> str:
-    """The text of results.csv."""
+def results_table(
+    queries: Collection, gallery: Collection, ranked: Sequence[Sequence[Match]], max_distance: float
+) -> str:
+    """The text of results.csv; whether a match is within the limit is told where there is one."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["query", "rank", "distance", "in_gallery", "match"])
+    writer.writerow(["query", "rank", "distance", "within_limit", "match"])
     for query, matches in enumerate(ranked):
         for place, match in enumerate(matches, start=1):
-            near = "yes" if match.is_near else "no"
+            near = "" if np.isinf(max_distance) else "yes" if match.is_near else "no"
             writer.writerow([queries.paths[query], place, f"{match.distance:.4f}", near, gallery.paths[match.index]])
     return text.getvalue()
 
@@ -165,10 +169,10 @@ def results_table(queries: Collection, gallery: Collection, ranked: Sequence[Seq
 def verdict(matches: Sequence[Match], max_distance: float) -> str:
     """What a ranked list says, in a few words."""
     if not matches:
-        return "nothing to compare with"
+        return "nothing to compare with: an image is not its own match"
     near = sum(match.is_near for match in matches)
     if not near:
-        return f"not in the gallery: the nearest is at {matches[0].distance:.3f}, the limit {max_distance:.3f}"
+        return f"not in the gallery: the nearest is at {matches[0].distance:.4f}, the limit {max_distance:.4f}"
     if np.isinf(max_distance):
         return f"the nearest is at {matches[0].distance:.3f}"
     return f"{near} of {len(matches)} within the limit of {max_distance:.3f}"
@@ -188,8 +192,8 @@ def contact_sheet(queries: Collection, gallery: Collection, ranked: Sequence[Seq
             tiles.append(Tile(image, f"{place}: {match.distance:.3f}", mark))
         rows.append(Row(f"{queries.paths[query]}: {verdict(matches, max_distance)}", tiles))
     if missing:
-        print(f"{missing} images of the gallery are no longer where they were; the sheet has crosses there", flush=True)
-    return image_rows.draw_rows(rows, legend={Mark.NEUTRAL: "match", Mark.DIMMED: "beyond the limit"})
+        print(f"{missing} images are no longer where they were; the sheet has crosses there", flush=True)
+    return image_rows.draw_rows(rows, legend={Mark.NEUTRAL: "person not known", Mark.DIMMED: "beyond the limit"})
 
 
 def _mark(query_pid: int, gallery_pid: int) -> Mark:
@@ -211,8 +215,18 @@ def main() -> None:
     output = pathlib.Path(given.output).expanduser()
     if output.exists() and not output.is_dir():
         raise types.UserError(f"--output: {given.output!r} must be a folder, it is a file")
-    if not output.absolute().parent.is_dir():
-        raise types.UserError(f"--output: the folder of {given.output!r} is not there")
+    others = [path.name for path in output.iterdir() if path.name not in _RESULTS] if output.is_dir() else []
+    if others:
+        raise types.UserError(
+            f"--output: {given.output!r} must be a new folder or one of earlier results, it holds {others[0]!r}"
+        )
+    for flag in ("query", "gallery"):
+        if pathlib.Path(given[flag].value).is_dir() and output.resolve().is_relative_to(
+            pathlib.Path(given[flag].value).resolve()
+        ):
+            raise types.UserError(
+                f"--output: {given.output!r} must not lie in --{flag}, whose images would be added to"
+            )
     model = trained_model.load(given.model, batch_size=given.batch_size) if given.model else None
     opened = {
         flag: open_collection(
@@ -238,18 +252,20 @@ def main() -> None:
         max_distance = calibrate(opened.get("calibration", gallery), gallery, false_alarms=given.false_alarms)
     ranked = rank(queries, gallery, top=given.top, max_distance=max_distance)
 
-    output.mkdir(exist_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
     with atomic.atomic_path(output / "results.csv") as temporary:
-        temporary.write_text(results_table(queries, gallery, ranked), encoding="utf-8", errors="replace")
+        temporary.write_text(results_table(queries, gallery, ranked, max_distance), encoding="utf-8", errors="replace")
     with atomic.atomic_path(output / "results.png") as temporary:
         contact_sheet(queries, gallery, ranked, max_distance).save(temporary)
     for query, matches in enumerate(ranked[:_SHOWN_QUERIES]):
         print(f"{queries.paths[query]}: {verdict(matches, max_distance)}")
-        for place, match in enumerate(matches, start=1):
+        for place, match in enumerate(matches[:_SHOWN_MATCHES], start=1):
             beyond = "" if match.is_near else "  beyond the limit"
             print(f"  {place:3d}  {match.distance:.3f}  {gallery.paths[match.index]}{beyond}")
     if len(ranked) > _SHOWN_QUERIES:
-        print(f"... and {len(ranked) - _SHOWN_QUERIES} more queries in results.csv")
+        print(
+            f"... and {len(ranked) - _SHOWN_QUERIES} more queries in results.csv, the first {_SHEET_QUERIES} in results.png"
+        )
     print(f"written: {output / 'results.csv'}, {output / 'results.png'}", flush=True)
 
 
@@ -270,7 +286,7 @@ def define_flags() -> None:
         0.99,
     )
     flags.DEFINE_string("calibration", None, "Images of known people to choose it on; the gallery if its are known.")
-    flags.DEFINE_string("output", "search_results", "Folder for results.csv and results.png.")
+    flags.DEFINE_string("output", "runs/search", "Folder for results.csv and results.png.")
     flags.DEFINE_integer("batch_size", 64, "Images embedded at a time.", lower_bound=1)
     flags.DEFINE_enum("on_bad_image", "fail", ["fail", "skip"], "What to do with images that cannot be decoded.")
 

@@ -90,12 +90,17 @@ def load(source: str, *, batch_size: int) -> TrainedModel:
         raise types.UserError(f"--model: there is no run directory and no exported model at {source!r}")
     if path.is_dir():
         model, variables, config = load_run(path)
+        if (path / "metrics.jsonl").is_file() and not (path / "result.json").is_file():
+            print(f"the run in {source} has not finished: this is its best model so far", flush=True)
         mesh = sharding.make_mesh()
         embed_step, digest = features.make_embed_step(model, mesh), checkpoints.digest(variables)
         height, width = config.data.height, config.data.width
     else:
         if not exported.is_model_file(path):
-            raise types.UserError(f"--model: {source!r} is neither a run directory nor a file of export.py")
+            advice = "; of an exported model it is the .zip that is read back" if path.suffix == ".onnx" else ""
+            raise types.UserError(
+                f"--model: {source!r} is neither a run directory nor a whole .zip of export.py{advice}"
+            )
         model = exported.read_model(path)
         # The program has no shardings, and one device is what it was checked on.
         mesh, variables = sharding.make_mesh(1), {}

@@ -32,7 +32,7 @@ _USAGE = """A person re-identification model: images of people -> embeddings. Wr
 
     import zipfile
     import numpy as np
-    from jax import export                      # pip install jax flatbuffers
+    from jax import export                      # pip install jax flatbuffers pillow
     from PIL import Image
 
     with zipfile.ZipFile({name!r}) as file:

@@ -90,7 +90,7 @@ def test_what_is_no_model(tmp_path):
     with pytest.raises(types.UserError, match="--model: there is no run directory and no exported model"):
         trained_model.load(str(tmp_path / "none"), batch_size=8)
     (tmp_path / "x.zip").write_text("no model")
-    with pytest.raises(types.UserError, match="is neither a run directory nor a file of export.py"):
+    with pytest.raises(types.UserError, match="is neither a run directory nor a whole .zip of export.py$"):
         trained_model.load(str(tmp_path / "x.zip"), batch_size=8)
 
 

@@ -21,7 +21,11 @@ def test_people_are_found():
     groups = group.find_groups(features, eps=0.6, min_samples=2, k1=20)
     # The same partition: each pair of labels occurs together only.
     assert len(np.unique(np.stack([groups, pids]), axis=1).T) == 8 and groups.max() == 7
-    np.testing.assert_array_equal(group.merge_to(features, 8), group.by_size(pids))
+    np.testing.assert_array_equal(group.merge_to(features, 8, k1=11), group.by_size(pids))
+
+
+def test_few_images_have_few_of_each_person():
+    assert [group.choose_k1(n) for n in (3, 48, 96, 288, 900, 10**6)] == [2, 5, 7, 11, 20, 20]
 
 
 def test_who_is_like_no_other_is_alone():
@@ -81,7 +85,7 @@ def test_names_of_copies_do_not_meet(tmp_path):
 def test_what_it_says():
     text = group.describe(made(np.eye(4), pids=[1, 1, 2, -1]), np.array([0, 0, 1, 2]))
     assert text.startswith(
-        "4 images: 1 groups of two images or more, the largest of 2, and 2 images that are like no other"
+        "4 images: 1 group of two images or more, the largest of 2, and 2 images that are like no other"
     )
     assert text.endswith("against the 2 people known: BCubed P/R/F 1.000/1.000/1.000")
 

@@ -121,10 +121,10 @@ def test_an_image_is_not_its_own_match():
 def test_verdicts():
     gallery = made([[1, 0], [0, 1]], folder="/b")
     (matches,) = search.rank(made([[1, 1]]), gallery, top=5, max_distance=0.2)
-    assert search.verdict(matches, 0.2) == "not in the gallery: the nearest is at 0.293, the limit 0.200"
+    assert search.verdict(matches, 0.2) == "not in the gallery: the nearest is at 0.2929, the limit 0.2000"
     (matches,) = search.rank(made([[1, 0.1]]), gallery, top=5, max_distance=0.2)
     assert search.verdict(matches, 0.2) == "1 of 2 within the limit of 0.200"
-    assert search.verdict([], 0.2) == "nothing to compare with"
+    assert search.verdict([], 0.2).startswith("nothing to compare with")
     assert search.verdict(matches, np.inf) == "the nearest is at 0.005"
 
 
@@ -153,10 +153,12 @@ def test_the_table_and_the_sheet(people_folder, monkeypatch):
     gallery = made([[1, 0], [1, 0.2], [0, 1]], pids=[1, 2, 1], paths=paths, folder=str(people_folder))
     queries = made([[1, 0.1]], pids=[1], paths=['a,"b".jpg'], folder=str(people_folder))
     ranked = search.rank(queries, gallery, top=3, max_distance=0.5)
-    rows = list(csv.DictReader(search.results_table(queries, gallery, ranked).splitlines()))
-    assert [(row["query"], row["rank"], row["in_gallery"], row["match"]) for row in rows] == [
+    rows = list(csv.DictReader(search.results_table(queries, gallery, ranked, 0.5).splitlines()))
+    assert [(row["query"], row["rank"], row["within_limit"], row["match"]) for row in rows] == [
         ('a,"b".jpg', "1", "yes", paths[1]), ('a,"b".jpg', "2", "yes", paths[0]), ('a,"b".jpg', "3", "no", paths[2])
     ]  # fmt: skip
+    unlimited = csv.DictReader(search.results_table(queries, gallery, ranked, np.inf).splitlines())
+    assert {row["within_limit"] for row in unlimited} == {""}
     drawn = []
     monkeypatch.setattr(search.image_rows, "draw_rows", lambda rows, **_: drawn.extend(rows))
     search.contact_sheet(queries, gallery, ranked, 0.5)
