@@ -4,6 +4,8 @@
 
 Each file is one of embed.py's of a data set whose identities are known. F is BCubed's of all images of known people. Then
 all but one image of every second person are taken away: `alone` is how many of these last images are in a group of one.
+Then come folders of few images, with k1 = 20 and with the k1 that group.py chooses, and merging to the true number of
+people, by the distances of group.py and by the cosine.
 """
 
 import sys
@@ -11,9 +13,10 @@ import sys
 import numpy as np
 
 from experiments import group
-from reid_jax import cluster_quality, density_clusters, embedding_files
+from reid_jax import cluster_quality, density_clusters, distances, embedding_files, linkage
 
 _MIN_SAMPLES, _K1 = 2, 20
+_FOLDERS = [(12, 2), (12, 4), (12, 8), (12, 24), (40, 6)]  # people, images of each
 _OPTIONS = [(6, 0.5), (6, 0.6), (3, 0.5), (3, 0.6), (2, 0.5), (2, 0.6), (1, 0.5), (1, 0.6)]
 
 
@@ -33,6 +36,34 @@ def main() -> None:
             thinned = grouped(embeddings[kept], k2, eps)
             alone = (np.bincount(thinned)[thinned] == 1)[is_last]
             print(f"| {k2} | {eps} | {groups.max() + 1} | {scores} | {alone.sum()} of {len(alone)} |", flush=True)
+        print("\n| people x images | F, k1 = 20 | k1 of group.py | F |\n|---|---|---|---|")
+        for people, images in _FOLDERS:
+            chosen = some_images(pids, people, images)
+            k1 = group.choose_k1(len(chosen))
+            scores = [
+                f_of(group.find_groups(embeddings[chosen], eps=0.6, min_samples=2, k1=k), pids[chosen])
+                for k in (20, k1)
+            ]
+            print(f"| {people} x {images} | {scores[0]:.1f} | {k1} | {scores[1]:.1f} |", flush=True)
+        num_people = len(np.unique(pids))
+        merged = group.merge_to(embeddings, num_people, k1=_K1)
+        cosine = np.array(distances.pairwise_distances(embeddings, metric="cosine"))
+        by_cosine = linkage.agglomerate(cosine, num_merges=1, num_steps=len(pids) - num_people)
+        print(
+            f"\nmerged to {num_people}: F {f_of(merged, pids):.1f}, by the cosine {f_of(np.asarray(by_cosine), pids):.1f}"
+        )
+
+
+def f_of(groups: np.ndarray, pids: np.ndarray) -> float:
+    """BCubed F in per cent."""
+    return 100 * cluster_quality.bcubed(groups, pids)[2]
+
+
+def some_images(pids: np.ndarray, people: int, images: int) -> np.ndarray:
+    """Indices of so many images of so many people, drawn at random."""
+    rng = np.random.default_rng(0)
+    drawn = rng.permutation(np.unique(pids))[:people]
+    return np.concatenate([rng.permutation(np.flatnonzero(pids == pid))[:images] for pid in drawn])
 
 
 def grouped(embeddings: np.ndarray, k2: int, eps: float) -> np.ndarray:
