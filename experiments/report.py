@@ -27,6 +27,7 @@ _TITLES = (
     "run", "data set", "iterations", "direct transfer", "best (iteration)", "rank-1", "rank-5", "rank-10", "mINP", "last",
     "label-free choice", "clusters", "BCubed P / R / F", "seconds",
 )  # fmt: skip
+_PAGE, _PICTURES = "report.html", ("curves.png", "cmc.png", "run[0-9]*_*.png", "sweep[0-9]*.png")
 _INTRODUCTION = (
     "Person re-identification: given an image of a person, find the person's images by other cameras in a gallery. "
     "Training goes in iterations: the model embeds all images, like ones are put into clusters, and the model is trained "
@@ -52,7 +53,9 @@ _PAPER_NOTE = (
 def main() -> None:
     """Writes the report that the flags ask for."""
     given = flags.FLAGS
-    folders = [folder for value in given.workdir for folder in value.split(",") if folder]
+    # A folder's name may have a comma in it.
+    lists = [[value] if pathlib.Path(value).is_dir() else value.split(",") for value in given.workdir]
+    folders = [folder for values in lists for folder in values if folder]
     if not folders:
         raise types.UserError("--workdir is needed: one or several run directories, separated by commas")
     if given.output is None and len(folders) > 1:
@@ -84,6 +87,10 @@ def write_report(
     runs = report_runs.find_runs(folders)
     groups = report_runs.group_runs(runs)
     output.mkdir(parents=True, exist_ok=True)
+    if (output / _PAGE).exists():  # an earlier report's pictures must not stay beside this one's
+        for pattern in _PICTURES:
+            for picture in output.glob(pattern):
+                picture.unlink()
     title = ", ".join(groups) if len(groups) <= 3 else f"{len(runs)} runs"
     parts: list[str | Picture] = [report_page.heading(1, f"Report: {title}"), report_page.paragraph(_INTRODUCTION)]
     parts += [report_page.heading(2, "Results"), results_table(groups), report_page.paragraph(_TABLE_NOTE)]
@@ -108,7 +115,7 @@ def write_report(
             report_page.paragraph(f"{len(detailed)} of the {len(runs)} runs are looked at closely (--details).")
         )
     parts.append(report_page.links({anchor: run.name for anchor, run in anchors.items()}))
-    page = output / "report.html"
+    page = output / _PAGE
     with atomic.atomic_path(page) as temporary:
         text = report_page.page(f"Report: {title}", [*parts, *about])
         temporary.write_text(text, encoding="utf-8", errors="replace")

@@ -84,7 +84,12 @@ def test_a_report_of_one_run(make_run, mixed_labels, tmp_path, capsys):
     # A second report reads what the first embedded.
     kept = {path: path.stat().st_mtime_ns for path in (workdir / "embeddings").iterdir()}
     assert {path.name for path in kept} == {"query.npz", "gallery.npz", "train_part.npz"}
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again" / "mine.png").write_text("mine")
+    for name in ("report.html", "run7_map.png"):
+        (tmp_path / "again" / name).write_text("of a report of more runs")
     again = report.write_report([str(workdir)], tmp_path / "again", details=3, batch_size=8)
+    assert {path.name for path in (tmp_path / "again").iterdir()} == names | {"mine.png"}
     assert again.read_text() == text and kept == {path: path.stat().st_mtime_ns for path in kept}
 
 
