@@ -40,7 +40,7 @@ _SHARES = {
 _NAMES = {
     "num_clusters": "number of clusters",
     "loss": "training loss",
-    "agreement": "agreement with the last labels",
+    "agreement": "agreement with the last labels (1: the same)",
     "silhouette": "silhouette of the clusters",
 }
 # What is drawn over what where no field is asked for, and of how many fields at most.
@@ -99,13 +99,14 @@ def find_folders(folders: Sequence[str], *, flag: str = "runs") -> dict[str, lis
 
 
 def read_records(path: pathlib.Path, *, flag: str = "runs") -> list[dict[str, Any]]:
-    """Reads a metrics.jsonl.
+    """Reads a metrics.jsonl, without a last line that a killed run left half written.
 
     Raises:
         UserError: a line is no JSON object.
     """
     records = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    text = path.read_text()
+    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError as error:

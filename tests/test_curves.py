@@ -151,6 +151,11 @@ def test_without_matplotlib_it_says_what_to_install(tmp_path, monkeypatch):
         report.save_curves(tmp_path / "x.png", {"loss": {"a": [np.ones((1, 2))]}})
 
 
+def test_a_line_that_a_killed_run_left_half_written(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"iteration": 0}\n{"iterat')
+    assert curves.read_records(tmp_path / "metrics.jsonl") == [{"iteration": 0}]
+
+
 @pytest.mark.parametrize(
     "text,message", [("{\n", "line 1 of .* is not JSON"), ("{}\n3\n", "line 2 of .* is no JSON object")]
 )
