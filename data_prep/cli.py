@@ -3,6 +3,7 @@
 import errno
 import functools
 import os
+import pathlib
 import sys
 from collections.abc import Callable
 
@@ -49,6 +50,27 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
         _guarded(functools.partial(_print_help, own), [])
         sys.exit(0)
     app.run(functools.partial(_guarded, main), flags_parser=_parse)
+
+
+def require(*names: str) -> None:
+    """Checks that flags were given.
+
+    Raises:
+        UserError: one was not; names it.
+    """
+    for name in names:
+        if not flags.FLAGS[name].value:
+            raise types.UserError(f"--{name} is needed")
+
+
+def check_folder_of(output: str) -> None:
+    """Checks, before any work, that the folder which --output is to lie in is there.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not pathlib.Path(output).expanduser().absolute().parent.is_dir():
+        raise types.UserError(f"--output: the folder of {output!r} is not there")
 
 
 def _print_help(names: list[str]) -> None:

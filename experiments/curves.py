@@ -185,11 +185,8 @@ def is_number(value: Any) -> bool:
 def main() -> None:
     """Draws as the flags say."""
     given = flags.FLAGS
-    for flag, value in (("runs", given.runs), ("output", given.output)):
-        if not value:
-            raise types.UserError(f"--{flag} is needed")
-    if not pathlib.Path(given.output).absolute().parent.is_dir():
-        raise types.UserError(f"--output: the folder of {given.output!r} is not there")
+    cli.require("runs", "output")
+    cli.check_folder_of(given.output)
     runs, over = find_runs(given.runs), given.over
     if over == "level":
         runs = by_level(runs)

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from experiments import bank_training, command_line, config_checks, reporting, run_directory, setup_run
 from experiments.bank_training import Domains
-from reid_jax import augment, features, losses, memory, sharding, train, types
+from reid_jax import augment, features, losses, memory, sharding, train
 
 
 class Memory(NamedTuple):

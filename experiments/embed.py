@@ -23,9 +23,7 @@ from reid_jax import embedding_files, types
 def main() -> None:
     """Embeds as the flags say."""
     given = flags.FLAGS
-    for name in ("model", "output"):
-        if not given[name].value:
-            raise types.UserError(f"--{name} is needed")
+    cli.require("model", "output")
     if bool(given.source) == bool(given.dataset):
         raise types.UserError("one of --source (a folder or an image) and --dataset (a prepared data set) is needed")
     check_output(given.output)
@@ -72,8 +70,7 @@ def check_output(output: str) -> None:
     path = pathlib.Path(output)
     if path.suffix != ".npz" or path.is_dir():
         raise types.UserError(f"--output: {output!r} must be a file that ends in .npz")
-    if not path.absolute().parent.is_dir():
-        raise types.UserError(f"--output: the folder of {output!r} is not there")
+    cli.check_folder_of(output)
 
 
 def define_flags() -> None:

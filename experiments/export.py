@@ -105,20 +105,19 @@ def _pictures(count: int, height: int, width: int) -> np.ndarray:
 def main() -> None:
     """Exports as the flags say."""
     given = flags.FLAGS
-    for name in ("model", "output"):
-        if not given[name].value:
-            raise types.UserError(f"--{name} is needed")
+    cli.require("model", "output")
     output = pathlib.Path(given.output)
     if output.suffix not in _SUFFIXES or output.is_dir():
         raise types.UserError(f"--output: {given.output!r} must be a file that ends in .zip or .onnx")
-    if not output.absolute().parent.is_dir():
-        raise types.UserError(f"--output: the folder of {given.output!r} is not there")
+    cli.check_folder_of(given.output)
     if not pathlib.Path(given.model).is_dir():
         raise types.UserError(f"--model: there is no run directory {given.model!r}")
     if output.suffix == ".onnx":
         onnx_export.check_installed()
     difference, resized = export_model(given.model, given.output)
-    text = f"{given.output}: {output.stat().st_size / 2**20:.1f} MiB, differs from the model by at most {difference:.1e} "
+    text = (
+        f"{given.output}: {output.stat().st_size / 2**20:.1f} MiB, differs from the model by at most {difference:.1e} "
+    )
     text += "in a number of an embedding"
     if resized is not None:
         text += f"; images that it resizes itself by at most {max(resized, 0):.1e} (1 - cosine)"

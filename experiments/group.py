@@ -175,8 +175,7 @@ def check_output(output: str, source: str) -> pathlib.Path:
     path = pathlib.Path(output).expanduser().resolve()
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise types.UserError(f"--output: {output!r} must be a new or an empty folder")
-    if not path.parent.is_dir():
-        raise types.UserError(f"--output: the folder of {output!r} is not there")
+    cli.check_folder_of(output)
     if pathlib.Path(source).is_dir() and path.is_relative_to(pathlib.Path(source).resolve()):
         raise types.UserError(f"--output: {output!r} must not lie in --source, whose images would be doubled")
     return path
@@ -185,9 +184,7 @@ def check_output(output: str, source: str) -> pathlib.Path:
 def main() -> None:
     """Groups as the flags say."""
     given = flags.FLAGS
-    for name in ("source", "output"):
-        if not given[name].value:
-            raise types.UserError(f"--{name} is needed")
+    cli.require("source", "output")
     output = check_output(given.output, given.source)
     model = trained_model.load(given.model, batch_size=given.batch_size) if given.model else None
     images = open_collection(

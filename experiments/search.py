@@ -1,8 +1,8 @@
 """Finds a person again: ranks the images of a gallery by how alike they are to each query image.
 
     python experiments/search.py --model=runs/shop --query=person.jpg --gallery=/path/to/crops
-    python experiments/search.py --model=shop.zip --query=people --gallery=crops.npz --output=found \\
-        --false_alarms=0.05 --calibration=sorted_crops/people
+    python experiments/search.py --model=shop.zip --query=people --gallery=crops.npz --output=runs/found \\
+        --false_alarms=0.05 --calibration=runs/shop_people/people
 
 A query is an image, a folder of them, or an .npz of embed.py; a gallery is a folder or an .npz, which for more than a
 few thousand images spares embedding them each time. The output folder has results.csv and a contact sheet, results.png.
@@ -34,8 +34,7 @@ _SHEET_QUERIES = 20
 _SHEET_MATCHES = 20
 _RESULTS = ("results.csv", "results.png")
 _MUCH_LARGER = 2  # times as many images make more false alarms
-# Images of a person are alike: a rate is as certain as the number of people makes it. Asked for 5%, a simulation had 11% on
-# new people by a calibration on 10, 6% by one on 50.
+# Images of a person are alike: a rate is as certain as the number of people makes it, whatever that of images.
 _FEW_PEOPLE = 50
 _MOST_CALIBRATION = 20_000  # images; each is compared with all others
 
@@ -120,8 +119,7 @@ def calibrate(labelled: Collection, gallery: Collection, *, false_alarms: float)
     )
     if num_people < _FEW_PEOPLE:
         print(
-            f"{num_people} people are few: among others more than that will be taken for someone, some twice as many by 10 "
-            "people",
+            f"{num_people} people are few: the images of one are alike, and of other people more may be taken for someone",
             flush=True,
         )
     if len(gallery) > _MUCH_LARGER * found.num_items:
@@ -205,9 +203,7 @@ def _mark(query_pid: int, gallery_pid: int) -> Mark:
 def main() -> None:
     """Searches as the flags say."""
     given = flags.FLAGS
-    for name in ("query", "gallery", "output"):
-        if not given[name].value:
-            raise types.UserError(f"--{name} is needed")
+    cli.require("query", "gallery", "output")
     if given.max_distance is not None and given.false_alarms is not None:
         raise types.UserError("--max_distance and --false_alarms: give one of them, the other follows")
     if given.calibration and given.false_alarms is None:

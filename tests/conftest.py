@@ -25,6 +25,21 @@ def own_backbone(monkeypatch):
     monkeypatch.syspath_prepend(tiny_runs.OWN_BACKBONE)
 
 
+@pytest.fixture
+def drawn_texts(monkeypatch):
+    """What Pillow writes into pictures from now on."""
+    from PIL import ImageDraw
+
+    texts, draw = [], ImageDraw.ImageDraw.text
+
+    def noted(self, xy, text, **options):
+        texts.append(text)
+        draw(self, xy, text, **options)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", noted)
+    return texts
+
+
 @pytest.fixture(scope="session")
 def meshes():
     """Meshes over 1 and over 8 devices."""

@@ -38,7 +38,10 @@ def test_who_is_like_no_other_is_alone():
 @pytest.mark.parametrize("num_images", [3, 4, 7])
 def test_few_images(num_images):
     features = np.eye(num_images, 16, dtype=np.float32)
-    assert len(group.find_groups(features, eps=0.6, min_samples=2, k1=20)) == num_images
+    groups = group.find_groups(features, eps=0.6, min_samples=2, k1=20)
+    # Numbered from 0 without gaps, the largest first.
+    sizes = np.bincount(groups)
+    assert sizes.sum() == num_images and sizes.min() > 0 and (np.diff(sizes) <= 0).all()
 
 
 def test_groups_are_numbered_by_size():

@@ -4,7 +4,7 @@ import colorsys
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from reid_jax import hierarchy_picture
 from reid_jax.data.images import CachedImages
@@ -50,18 +50,6 @@ def bar_colours(picture, x, top, num_levels):
 def blocks(values):
     """How many runs of equal values there are."""
     return 1 + np.count_nonzero(np.diff(values))
-
-
-def drawn_texts(monkeypatch):
-    """What is written into pictures from now on."""
-    texts, draw = [], ImageDraw.ImageDraw.text
-
-    def noted(self, xy, text, **options):
-        texts.append(text)
-        draw(self, xy, text, **options)
-
-    monkeypatch.setattr(ImageDraw.ImageDraw, "text", noted)
-    return texts
 
 
 def test_the_order_keeps_clusters_together_at_every_level():
@@ -145,8 +133,8 @@ def test_items_are_sorted_into_their_clusters():
     assert [blocks(level[by_place]) for level in labels] == [6, 3, 2]
 
 
-def test_a_cluster_goes_on_in_the_next_row(monkeypatch):
-    texts = drawn_texts(monkeypatch)
+def test_a_cluster_goes_on_in_the_next_row(drawn_texts):
+    texts = drawn_texts
     images, sizes = plain_images(14), hierarchy_picture.cluster_sizes(LABELS)
     picture = hierarchy_picture.hierarchy_picture(images, LABELS, sizes=sizes)
     boxes = places(picture, images)
@@ -169,8 +157,8 @@ def test_a_cluster_goes_on_in_the_next_row(monkeypatch):
     ]
 
 
-def test_what_is_not_shown_of_a_cluster_is_told(monkeypatch):
-    texts = drawn_texts(monkeypatch)
+def test_what_is_not_shown_of_a_cluster_is_told(drawn_texts):
+    texts = drawn_texts
     sizes = np.array([[3, 3, 200000], [7, 7, 4000000000]])
     hierarchy_picture.hierarchy_picture(plain_images(3), [[0, 0, 2], [0, 0, 2]], sizes=sizes)
     # The last bar is too short for "1/4000000000".
@@ -246,8 +234,8 @@ def tracklets(counts):
     return Samples(np.arange(starts[-1])[::-1], starts, unknown, unknown, np.full(len(counts), ""))
 
 
-def test_an_experiments_picture_has_middle_frames_of_one_identity(tmp_path, monkeypatch):
-    texts, path = drawn_texts(monkeypatch), tmp_path / "hierarchy.png"
+def test_an_experiments_picture_has_middle_frames_of_one_identity(tmp_path, drawn_texts):
+    texts, path = drawn_texts, tmp_path / "hierarchy.png"
     images, samples = plain_images(9), tracklets([3, 1, 4, 1])  # frames 8 7 6 | 5 | 4 3 2 1 | 0
     labels = np.array([[0, 1, 2, 3], [0, 0, 2, 0]])
     hierarchy_picture.draw_hierarchy(path, CachedImages(images), samples, labels, np.array([5, 5, 5, -1]))
@@ -261,8 +249,8 @@ def test_an_experiments_picture_has_middle_frames_of_one_identity(tmp_path, monk
     )
 
 
-def test_an_experiments_picture_says_how_many_it_leaves_out(tmp_path, monkeypatch):
-    texts, images, samples = drawn_texts(monkeypatch), CachedImages(plain_images(14)), tracklets([1] * 14)
+def test_an_experiments_picture_says_how_many_it_leaves_out(tmp_path, drawn_texts):
+    texts, images, samples = drawn_texts, CachedImages(plain_images(14)), tracklets([1] * 14)
     for true_ids in (np.full(14, -1), np.where(np.arange(14) < 9, 2, 3)):
         hierarchy_picture.draw_hierarchy(tmp_path / "x.png", images, samples, LABELS, true_ids, max_images=6)
     told = [text.partition(":")[0] for text in texts if "at each level" in text]

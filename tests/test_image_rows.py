@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-from PIL import ImageDraw
 
 from reid_jax import image_rows
 from reid_jax.image_rows import Mark, Row, Tile
@@ -51,19 +50,6 @@ def cell(mark, image=None, size=(64, 32)):
     """A single tile's picture, with the paper around it."""
     image = plain(GREY, *size) if image is None else image
     return image_rows.draw_rows([Row("", [Tile(image, mark=mark)])], tile_height=size[0], tile_width=size[1])
-
-
-@pytest.fixture
-def drawn_texts(monkeypatch):
-    """What is written into pictures."""
-    texts, draw = [], ImageDraw.ImageDraw.text
-
-    def noted(self, xy, text, **options):
-        texts.append(text)
-        draw(self, xy, text, **options)
-
-    monkeypatch.setattr(ImageDraw.ImageDraw, "text", noted)
-    return texts
 
 
 def test_tiles_are_side_by_side_in_order():

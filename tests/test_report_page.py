@@ -162,7 +162,8 @@ def test_levels_reliable_samples_and_no_labels(make_run, tmp_path):
     reliable = np.stack([np.roll(np.arange(24), -1), np.roll(np.arange(24), 1)], axis=1)
     ssl = make_run("reliable", method="softened", labels=reliable)
     supervised = make_run("with_labels", method="supervised")
-    report.write_report([str(hcd), str(ssl), str(supervised)], tmp_path, details=3, batch_size=8)
+    page = report.write_report([str(hcd), str(ssl), str(supervised)], tmp_path, details=3, batch_size=8).read_text()
+    assert "batch-hard triplet with labels" in page
     names = {path.stem for path in tmp_path.glob("run*.png")}
     assert {"run1_levels", "run1_hierarchy", "run1_wrong_merges", "run2_reliable", "run3_map"} <= names
     assert not {"run2_sizes", "run2_wrong_merges", "run3_sizes", "run3_wrong_splits"} & names

@@ -142,7 +142,9 @@ def write_run(workdir, data_dir, *, method="hct", labels=None, num_iterations=3,
     kept.close()
     logs.write_json(workdir / "config.json", json.loads(json.dumps(config.to_dict())))
     (workdir / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    logs.write_json(workdir / "result.json", {"method": method})
+    # supervised.py's results have its loss in their name.
+    name = f"supervised {config.train.loss}" if method == "supervised" else method
+    logs.write_json(workdir / "result.json", {"method": name})
     if labels is not None:
         names = setup_run.load_dataset(config.data).samples["train"].names
         logs.write_arrays(
