@@ -12,8 +12,9 @@ import jax
 import measure
 import numpy as np
 
-from reid_jax import dissimilarity, linkage
-from reid_jax.types import Features
+from reid_jax import linkage
+from reid_jax.distances import dissimilarity
+from reid_jax.embeddings import Features
 
 
 def make_embeddings(num_items: int, dim: int) -> np.ndarray:

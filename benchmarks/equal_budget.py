@@ -17,7 +17,7 @@ import re
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import setup_run
+from reid_jax.runs import dataset as dataset_lib
 
 
 def read_history(workdir: str) -> list[dict]:
@@ -35,7 +35,7 @@ def read_config(workdir: str) -> ConfigDict:
     path, result = pathlib.Path(workdir, "config.json"), read_result(workdir)
     if path.exists():
         return ConfigDict(json.loads(path.read_text()))
-    return importlib.import_module(f"experiments.configs.{result['method']}").get_config(result["dataset"])
+    return importlib.import_module(f"reid_jax.experiments.configs.{result['method']}").get_config(result["dataset"])
 
 
 def row_name(workdir: str) -> str:
@@ -54,7 +54,7 @@ def seconds_of(workdir: str) -> list[float]:
 def images_of(workdir: str) -> list[float]:
     """Images that went through a train step in each iteration; 0 in the first record, of the initial model."""
     config, method = read_config(workdir), read_result(workdir)["method"]
-    train, num_images = config.train, len(setup_run.load_dataset(config.data).samples["train"])
+    train, num_images = config.train, len(dataset_lib.load_dataset(config.data).samples["train"])
 
     def trained_on(record):
         if method in ("cluster_dynamics", "dbscan"):

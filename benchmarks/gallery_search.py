@@ -16,7 +16,7 @@ import measure
 import numpy as np
 import threadpoolctl
 
-from reid_jax import gallery_search
+from reid_jax.retrieval import gallery_search
 
 BLOCK = 65_536  # rows that are made, given and, by NumPy, compared at a time
 

@@ -12,8 +12,9 @@ import sys
 
 import numpy as np
 
-from experiments import group
-from reid_jax import cluster_quality, density_clusters, distances, embedding_files, linkage
+from reid_jax import cluster_quality, density_clusters, distances, linkage
+from reid_jax.experiments import group
+from reid_jax.retrieval import embedding_files
 
 _MIN_SAMPLES, _K1 = 2, 20
 _FOLDERS = [(12, 2), (12, 4), (12, 8), (12, 24), (40, 6)]  # people, images of each

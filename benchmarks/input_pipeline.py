@@ -12,9 +12,9 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from data_prep import prepare
 from reid_jax import sharding
 from reid_jax.data import batches, images, records
+from reid_jax.data_prep import prepare
 
 _HEIGHT = flags.DEFINE_integer("height", 128, "Image height.")
 _IMG_WIDTH = flags.DEFINE_integer("img_width", 64, "Image width.")

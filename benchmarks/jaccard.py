@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import measure
 import numpy as np
 
-from reid_jax import distances, k_reciprocal
+from reid_jax import distances
+from reid_jax.distances import k_reciprocal
 
 
 def make_rows(num_rows: int, dim: int, noise: float) -> np.ndarray:

@@ -17,15 +17,16 @@ import jax.numpy as jnp
 import measure
 import numpy as np
 
-from experiments import setup_run
-from experiments.configs import shared
-from reid_jax import cluster_dynamics, cluster_quality, dynamics_options, optimizers, sharding, train
+from reid_jax import cluster_dynamics, cluster_quality, sharding
+from reid_jax.cluster_dynamics import choices
+from reid_jax.runs import base_config, models
+from reid_jax.training import optimizers, train_step
 
 BATCH_SIZE = 64
 VARIANTS = {
     "defaults": {},
-    "reference code": dynamics_options.REFERENCE_READING,
-    "paper": dynamics_options.PAPER_READING,
+    "reference code": choices.REFERENCE_READING,
+    "paper": choices.PAPER_READING,
     "cosine weights": {"weights": "cosine"},
     "no self-loop": {"self_loop": 0.0},
     "nearest joins": {"placement": "nearest"},
@@ -99,20 +100,20 @@ def time_update(num_items: int, dim: int, repeats: int) -> None:
         bank = cluster_dynamics.update_label_bank(bank, features, indices)
     labels = np.asarray(bank.labels[-1])
 
-    model_config = shared.base_config("market1501").model
+    model_config = base_config.base_config("market1501").model
     model_config.update({"last_stride": 1, "neck": "bn"})
-    model, mesh = setup_run.build_model(model_config), sharding.make_mesh()
+    model, mesh = models.build_model(model_config), sharding.make_mesh()
     images = sharding.put_batch(mesh, np.zeros((BATCH_SIZE, 256, 128, 3), np.uint8))
     optimizer = optimizers.make_optimizer("adam", 1e-4, weight_decay=5e-4)
     variables = model.init(jax.random.key(0), jnp.zeros((1, 256, 128, 3)), train=False)
-    step = train.make_train_step(
+    step = train_step.make_train_step(
         model,
         lambda outputs, targets, memory: jnp.mean(outputs.embeddings**2),
         optimizer,
         lambda key, images: images / 255.0,
         mesh,
     )
-    state = train.init_train_state(variables, optimizer, mesh)
+    state = train_step.init_train_state(variables, optimizer, mesh)
     targets = sharding.put_batch(mesh, np.zeros(BATCH_SIZE, np.int32))
     key = sharding.put_replicated(mesh, jax.random.key(1))
 

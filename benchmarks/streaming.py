@@ -21,11 +21,11 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from data_prep import prepare
 from reid_jax import features, sampling, sharding
 from reid_jax.data import batches, images, records, samples
+from reid_jax.data_prep import prepare
+from reid_jax.embeddings import Features
 from reid_jax.progress import ProgressBar
-from reid_jax.types import Features
 
 _PATTERNS = 64
 _SOURCE_SIZE = (64, 128)  # pixels, width and height of the files

@@ -14,9 +14,9 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from experiments import setup_run
-from experiments.configs import shared
-from reid_jax import augment, losses, optimizers, sharding, train
+from reid_jax import augment, losses, sharding
+from reid_jax.runs import base_config, models
+from reid_jax.training import optimizers, train_step
 
 _BACKBONE = flags.DEFINE_enum("backbone", "resnet18", ["resnet18", "resnet50"], "Architecture.")
 _WIDTH = flags.DEFINE_integer("width", 16, "Channels of the first stage.")
@@ -34,20 +34,20 @@ _BLOCKS = {"resnet18": ("basic", (2, 2, 2, 2)), "resnet50": ("bottleneck", (3, 4
 def jax_round(images: np.ndarray, labels: np.ndarray):
     """Returns a function that runs a round of steps of this library and waits for the last."""
     fields = {"backbone": _BACKBONE.value, "width": _WIDTH.value, "last_stride": _LAST_STRIDE.value}
-    config = shared.base_config("synthetic").model
+    config = base_config.base_config("synthetic").model
     config.update(fields | {"dtype": _DTYPE.value})
-    model = setup_run.build_model(config)
+    model = models.build_model(config)
     mesh = sharding.make_mesh()
     variables = model.init(jax.random.key(0), np.zeros((1, *images.shape[1:]), np.float32), train=False)
     optimizer = optimizers.make_optimizer("sgd", 1e-4, weight_decay=5e-4)
-    step = train.make_train_step(
+    step = train_step.make_train_step(
         model,
         lambda features, labels, memory: losses.batch_hard_triplet(features.embeddings, labels),
         optimizer,
         functools.partial(augment.augment, flip_probability=0.0),
         mesh,
     )
-    state = train.init_train_state(variables, optimizer, mesh)
+    state = train_step.init_train_state(variables, optimizer, mesh)
     key = sharding.put_replicated(mesh, jax.random.key(1))
 
     def run() -> None:

@@ -14,8 +14,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
-from data_prep.readers import listing
-from reid_jax import types
+from reid_jax import errors
+from reid_jax.data import folders
+from reid_jax.data_prep.readers import listing
 from reid_jax.progress import ProgressBar
 
 _DAMAGE = (
@@ -65,16 +66,16 @@ def extract(archive: pathlib.Path, folder: pathlib.Path, *, progress: bool = Tru
             _check_space(archive, checked, folder)
             _write(checked, folder, f"unpacking {archive.name}", progress)
     except (*_DAMAGE, FileExistsError, NotADirectoryError) as error:
-        raise types.UserError(f"--source: the archive {archive.name} is damaged: {error}") from error
+        raise errors.UserError(f"--source: the archive {archive.name} is damaged: {error}") from error
     except OSError as error:
         # Only the file system's errors have a number; bzip2's for damage have none.
         if error.errno is not None:
             raise
-        raise types.UserError(f"--source: the archive {archive.name} is damaged: {error}") from error
+        raise errors.UserError(f"--source: the archive {archive.name} is damaged: {error}") from error
     except RuntimeError as error:
         # What zipfile raises for a member it has no password for.
-        raise types.UserError(f"--source: cannot read the archive {archive.name}: {error}") from error
-    top = listing.list_folders(folder)
+        raise errors.UserError(f"--source: cannot read the archive {archive.name}: {error}") from error
+    top = folders.list_folders(folder)
     if len(top) == 1 and len(list(folder.iterdir())) == 1 and top[0].name not in listing.SPLITS:
         return top[0]
     return folder
@@ -117,16 +118,16 @@ def _checked(archive: pathlib.Path, members: list[_Member]) -> dict[pathlib.Pure
         path = pathlib.PurePosixPath(member.name)
         # A backslash or a drive letter is an absolute or parent path to the program that wrote it.
         if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", member.name) or "\\" in member.name:
-            raise types.UserError(f"{where}, which would be written outside of its folder; nothing was unpacked")
+            raise errors.UserError(f"{where}, which would be written outside of its folder; nothing was unpacked")
         if member.kind not in ("file", "folder"):
-            raise types.UserError(f"{where}, which is {member.kind}; only files and folders are unpacked")
+            raise errors.UserError(f"{where}, which is {member.kind}; only files and folders are unpacked")
         if member.kind == "folder" or any(part == "__MACOSX" or part.startswith("._") for part in path.parts):
             continue
         if path in files:
-            raise types.UserError(f"{where} twice; every name must come once")
+            raise errors.UserError(f"{where} twice; every name must come once")
         files[path] = member
     if not files:
-        raise types.UserError(f"--source: the archive {archive.name} holds no files")
+        raise errors.UserError(f"--source: the archive {archive.name} holds no files")
     return files
 
 
@@ -135,7 +136,7 @@ def _check_space(
 ) -> None:
     needed, free = sum(member.size for member in files.values()), shutil.disk_usage(folder).free
     if needed > free:
-        raise types.UserError(
+        raise errors.UserError(
             f"--data_dir: unpacking {archive.name} needs {needed / 1e6:.1f} MB there, {free / 1e6:.1f} MB are free"
         )
 

@@ -5,7 +5,8 @@ import types as python_types
 from collections.abc import Callable
 from typing import NamedTuple
 
-from data_prep.readers import (
+from reid_jax import identities
+from reid_jax.data_prep.readers import (
     cifar10,
     coil100,
     cuhk03,
@@ -18,7 +19,6 @@ from data_prep.readers import (
     msmt17,
     synthetic,
 )
-from reid_jax import types
 
 
 class Published(NamedTuple):
@@ -105,10 +105,10 @@ def summarize(records: list[listing.Record]) -> dict[str, dict[str, int]]:
         if chosen:
             counts[split] = {
                 "images": len(chosen),
-                "identities": len({r.pid for r in chosen} - {types.UNKNOWN, types.DISTRACTOR_PID}),
-                "cameras": len({r.camid for r in chosen} - {types.UNKNOWN}),
+                "identities": len({r.pid for r in chosen} - {identities.UNKNOWN, identities.DISTRACTOR_PID}),
+                "cameras": len({r.camid for r in chosen} - {identities.UNKNOWN}),
             }
-            tracklets = len({r.tracklet for r in chosen} - {types.UNKNOWN})
+            tracklets = len({r.tracklet for r in chosen} - {identities.UNKNOWN})
             if tracklets:
                 counts[split]["tracklets"] = tracklets
     return counts
@@ -128,7 +128,7 @@ def differences(published: Published, records: list[listing.Record], *, counted:
     counts = summarize(records)
     found = {f"{split} {counted}": counts.get(split, {}).get(counted, 0) for split in listing.SPLITS}
     found["training identities"] = counts.get("train", {}).get("identities", 0)
-    found["cameras"] = len({record.camid for record in records} - {types.UNKNOWN})
+    found["cameras"] = len({record.camid for record in records} - {identities.UNKNOWN})
     return [
         f"{found[what]} {what}, the published data set has {number}"
         for what, number in zip(found, published, strict=True)

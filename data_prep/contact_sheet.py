@@ -14,9 +14,11 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from data_prep import cli
-from data_prep.readers import listing, market1501
-from reid_jax import image_rows, types
+from reid_jax import errors
+from reid_jax.cli import program
+from reid_jax.data import folders
+from reid_jax.data_prep.readers import market1501
+from reid_jax.pictures import image_rows
 
 
 def contact_sheet(
@@ -45,9 +47,9 @@ def contact_sheet(
     """
     for name, value in (("rows", rows), ("columns", columns)):
         if value < 1:
-            raise types.UserError(f"--{name}: {value} must be at least 1")
+            raise errors.UserError(f"--{name}: {value} must be at least 1")
     if not images:
-        raise types.UserError("--source: no images in it")
+        raise errors.UserError("--source: no images in it")
     shown = [
         image_rows.Row("", [image_rows.Tile(_thumbnail(file, tile_height, tile_width), label) for label, file in row])
         for row in arrange(images, rows=rows, columns=columns)
@@ -92,7 +94,7 @@ def _thumbnail(file: pathlib.Path, height: int, width: int) -> np.ndarray:
         # Pillow's own errors have no errno; those of the file system keep theirs.
         if getattr(error, "errno", None) is not None:
             raise
-        raise types.UserError(f"--source: {file} is not a whole image") from None
+        raise errors.UserError(f"--source: {file} is not a whole image") from None
     image.thumbnail((width, height), reducing_gap=None)
     return np.asarray(image)
 
@@ -108,14 +110,14 @@ def _main() -> None:
     given = flags.FLAGS
     for required in ("source", "output"):
         if not given[required].value:
-            raise types.UserError(f"--{required}: it must be given")
+            raise errors.UserError(f"--{required}: it must be given")
     source, output = pathlib.Path(given.source).expanduser(), pathlib.Path(given.output).expanduser()
     if not source.is_dir():
-        raise types.UserError(f"--source: there is no folder {str(source)!r}")
+        raise errors.UserError(f"--source: there is no folder {str(source)!r}")
     if output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise types.UserError(f"--output: {str(output)!r} must end in .png or .jpg")
-    contact_sheet(listing.list_images(source, recursive=True), rows=given.rows, columns=given.columns).save(output)
+        raise errors.UserError(f"--output: {str(output)!r} must end in .png or .jpg")
+    contact_sheet(folders.list_images(source, recursive=True), rows=given.rows, columns=given.columns).save(output)
 
 
 if __name__ == "__main__":
-    cli.run(_main, _define_flags)
+    program.run(_main, _define_flags)

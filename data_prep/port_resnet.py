@@ -13,12 +13,10 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
-from data_prep import cli
-from reid_jax import types
+from reid_jax import errors
+from reid_jax.cli import program
 from reid_jax.models import pretrained, resnet
 from reid_jax.models.reid import ReidModel
-
-_ARCHITECTURES = {"resnet18": resnet.resnet18, "resnet34": resnet.resnet34, "resnet50": resnet.resnet50}
 
 
 def port_resnet(source: str, architecture: str, output: str) -> None:
@@ -33,21 +31,21 @@ def port_resnet(source: str, architecture: str, output: str) -> None:
         UserError: an argument breaks a rule, or the source is not that architecture's.
         OSError: a file cannot be read or written.
     """
-    if architecture not in _ARCHITECTURES:
-        raise types.UserError(f"--architecture must be one of {', '.join(_ARCHITECTURES)}, got {architecture!r}")
+    if architecture not in resnet.ARCHITECTURES:
+        raise errors.UserError(f"--architecture must be one of {', '.join(resnet.ARCHITECTURES)}, got {architecture!r}")
     # Before the work: both would be found only after it.
     if pathlib.Path(output).suffix != ".npz":
-        raise types.UserError(f"--output must end in .npz, got {output!r}")
+        raise errors.UserError(f"--output must end in .npz, got {output!r}")
     if pathlib.Path(output).is_dir():
-        raise types.UserError(f"--output must be a file, {output!r} is a folder")
+        raise errors.UserError(f"--output must be a file, {output!r} is a folder")
     state = pretrained.load_state(source)
-    model = ReidModel(backbone=_ARCHITECTURES[architecture]())
+    model = ReidModel(backbone=resnet.ARCHITECTURES[architecture]())
     sample = jax.ShapeDtypeStruct((1, 64, 32, 3), jnp.float32)
     shapes = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), sample)
     try:
         variables = pretrained.to_variables(state, shapes)
-    except types.UserError as error:
-        raise types.UserError(f"{source} is not a {architecture}: {error}") from error
+    except errors.UserError as error:
+        raise errors.UserError(f"{source} is not a {architecture}: {error}") from error
     pretrained.save_variables(output, variables)
 
     num_tensors = len(jax.tree.leaves(variables))
@@ -60,7 +58,7 @@ def port_resnet(source: str, architecture: str, output: str) -> None:
 
 def _define_flags() -> None:
     flags.DEFINE_string("source", None, "The state: .safetensors, .npz, .pth, .pt or .bin.")
-    flags.DEFINE_string("architecture", None, f"Which network: {', '.join(_ARCHITECTURES)}.")
+    flags.DEFINE_string("architecture", None, f"Which network: {', '.join(resnet.ARCHITECTURES)}.")
     flags.DEFINE_string("output", None, "The .npz to write, such as weights/resnet50.npz.")
 
 
@@ -68,9 +66,9 @@ def _main() -> None:
     given = flags.FLAGS
     for required in ("source", "architecture", "output"):
         if not given[required].value:
-            raise types.UserError(f"--{required}: it must be given")
+            raise errors.UserError(f"--{required}: it must be given")
     port_resnet(given.source, given.architecture, given.output)
 
 
 if __name__ == "__main__":
-    cli.run(_main, _define_flags)
+    program.run(_main, _define_flags)

@@ -18,10 +18,12 @@ from collections import Counter
 
 from absl import flags
 
-from data_prep import archives, catalog, cli, publishing, writing
-from data_prep.readers import listing, synthetic
-from data_prep.synthetic import write_synthetic, write_synthetic_video
-from reid_jax import types
+from reid_jax import errors, identities
+from reid_jax.cli import program
+from reid_jax.data import folders
+from reid_jax.data_prep import archives, catalog, publishing, writing
+from reid_jax.data_prep.readers import listing, synthetic
+from reid_jax.data_prep.synthetic import write_synthetic, write_synthetic_video
 
 _ON_BAD_IMAGE = ("fail", "skip")
 _READER_OPTIONS = ("csv", "camid_from", "tracklets", *dict.fromkeys(synthetic.OPTIONS + synthetic.VIDEO_OPTIONS))
@@ -72,7 +74,7 @@ def prepare(
             _report(f"{name} is prepared already, nothing to do (--overwrite prepares it again)", target)
         return target
     if source is not None and not source.exists():
-        raise types.UserError(f"--source: there is no folder or archive {str(source)!r}")
+        raise errors.UserError(f"--source: there is no folder or archive {str(source)!r}")
     with publishing.building(data_dir, name) as build:
         records = _read_source(dataset, source, build / "work", progress, options)
         folder = build / name / writing.VERSION
@@ -96,20 +98,20 @@ def _check_arguments(
 ) -> None:
     if dataset not in catalog.DATASETS:
         known = ", ".join(catalog.DATASETS)
-        raise types.UserError(f"--dataset: there is no data set {dataset!r}, it must be one of {known}")
+        raise errors.UserError(f"--dataset: there is no data set {dataset!r}, it must be one of {known}")
     entry = catalog.DATASETS[dataset]
     if entry.has_source and not source:
-        raise types.UserError(f"--source: {dataset} needs a folder or an archive to read")
+        raise errors.UserError(f"--source: {dataset} needs a folder or an archive to read")
     if not entry.has_source and source:
-        raise types.UserError(f"--source: {dataset} is made, not read; leave it out")
+        raise errors.UserError(f"--source: {dataset} is made, not read; leave it out")
     if name is not None and not re.fullmatch("[a-z][a-z0-9_]*", name):
-        raise types.UserError(f"--name: {name!r} must be lower-case letters, digits and _, a letter first")
+        raise errors.UserError(f"--name: {name!r} must be lower-case letters, digits and _, a letter first")
     if on_bad_image not in _ON_BAD_IMAGE:
-        raise types.UserError(f"--on_bad_image: {on_bad_image!r} must be one of {', '.join(_ON_BAD_IMAGE)}")
+        raise errors.UserError(f"--on_bad_image: {on_bad_image!r} must be one of {', '.join(_ON_BAD_IMAGE)}")
     for option in options:
         if option not in entry.options:
             known = ", ".join(entry.options) or "none"
-            raise types.UserError(f"--{option}: {dataset} has no such option, it has {known}")
+            raise errors.UserError(f"--{option}: {dataset} has no such option, it has {known}")
 
 
 def _read_source(
@@ -122,12 +124,12 @@ def _read_source(
     folder = source
     if source is not None and source.is_file():
         if not archives.is_archive(source):
-            raise types.UserError(f"--source: {source.name} is no folder and no zip or tar archive, or it is damaged")
+            raise errors.UserError(f"--source: {source.name} is no folder and no zip or tar archive, or it is damaged")
         folder = archives.extract(source, unpacked, progress=progress)
     entry = catalog.DATASETS[dataset]
     records = entry.read(listing.Source(folder, scratch, progress), **options)
     if not records:
-        raise types.UserError(f"--source: no images in it, found {listing.describe(folder)}")
+        raise errors.UserError(f"--source: no images in it, found {folders.describe(folder)}")
     _check_unique(records, names=entry.unique_names)
     return sorted(records, key=lambda record: (listing.SPLITS.index(record.split), record.path))
 
@@ -138,7 +140,7 @@ def _check_unique(records: list[listing.Record], *, names: bool) -> None:
     (split, key), count = max(keys.items(), key=lambda item: item[1])
     if count > 1:
         kind = "file name" if names else "path"
-        raise types.UserError(f"--source: the {kind} {key!r} comes {count} times in the split {split}, not once")
+        raise errors.UserError(f"--source: the {kind} {key!r} comes {count} times in the split {split}, not once")
 
 
 def _warn_differences(dataset: str, records: list[listing.Record]) -> None:
@@ -153,11 +155,11 @@ def _warn_distractors(dataset: str, records: list[listing.Record]) -> None:
     """Names the images that a person's own index made distractors; in the other data sets the protocol does."""
     if dataset != "folder":
         return
-    counts = Counter(record.split for record in records if record.pid == types.DISTRACTOR_PID)
+    counts = Counter(record.split for record in records if record.pid == identities.DISTRACTOR_PID)
     if counts:
         images = ", ".join(f"{counts[split]} in {split}" for split in listing.SPLITS if split in counts)
         print(
-            f"warning: images of pid {types.DISTRACTOR_PID}: {images}; they count as distractors, no identity in "
+            f"warning: images of pid {identities.DISTRACTOR_PID}: {images}; they count as distractors, no identity in "
             "train and no query's match in gallery; if 0 is a person, number from 1",
             file=sys.stderr,
         )
@@ -175,7 +177,7 @@ def _warn_skipped(skipped: dict[str, str]) -> None:
 
 def _warn_lost_tracklets(records: list[listing.Record], kept: list[listing.Record]) -> None:
     """Names the tracklets of which every frame was skipped: a loop will not know that they were there."""
-    lost = {(r.split, r.tracklet): r.path for r in records if r.tracklet != types.UNKNOWN}
+    lost = {(r.split, r.tracklet): r.path for r in records if r.tracklet != identities.UNKNOWN}
     for record in kept:
         lost.pop((record.split, record.tracklet), None)
     for (split, tracklet), path in list(lost.items())[:_LISTED]:
@@ -218,7 +220,7 @@ def _main() -> None:
     given = flags.FLAGS
     for required in ("dataset", "data_dir"):
         if not given[required].value:
-            raise types.UserError(f"--{required}: it must be given")
+            raise errors.UserError(f"--{required}: it must be given")
     prepare(
         given.dataset,
         source=given.source,
@@ -231,4 +233,4 @@ def _main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(_main, _define_flags)
+    program.run(_main, _define_flags)

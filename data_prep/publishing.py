@@ -14,9 +14,9 @@ import socket
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from data_prep import writing
-from data_prep.readers import listing
-from reid_jax import types
+from reid_jax import errors
+from reid_jax.data_prep import writing
+from reid_jax.data_prep.readers import listing
 
 MANIFEST = "prepared.json"
 _PREVIOUS = "previous"
@@ -81,13 +81,13 @@ def is_finished(data_dir: pathlib.Path, name: str, request: Request, *, overwrit
             never prepared.
     """
     if data_dir.exists() and not data_dir.is_dir():
-        raise types.UserError(f"--data_dir: {str(data_dir)!r} is a file, it must be a folder")
+        raise errors.UserError(f"--data_dir: {str(data_dir)!r} is a file, it must be a folder")
     if not os.path.lexists(data_dir / name):
         return False
     manifest = read_manifest(data_dir / name / writing.VERSION)
     if manifest is None:
         # Perhaps the raw data: not even --overwrite may remove it.
-        raise types.UserError(
+        raise errors.UserError(
             f"--name: {str(data_dir / name)!r} exists and was not made by prepare.py; give another --name or --data_dir"
         )
     if overwrite:
@@ -96,7 +96,7 @@ def is_finished(data_dir: pathlib.Path, name: str, request: Request, *, overwrit
     changed = [key for key in now if before.get(key) != now[key]]
     if changed:
         key = changed[0]
-        raise types.UserError(
+        raise errors.UserError(
             f"--name: {name} was prepared with {key}={before.get(key)!r}, not {now[key]!r}; "
             f"give another --name, or --overwrite to replace it"
         )
@@ -182,7 +182,7 @@ def check_space(data_dir: pathlib.Path, records: list[listing.Record]) -> None:
     needed = sum(record.file.stat().st_size for record in records if record.file.exists())
     free = shutil.disk_usage(data_dir).free
     if needed > free:
-        raise types.UserError(
+        raise errors.UserError(
             f"--data_dir: the images need {needed / 1e6:.1f} MB, {free / 1e6:.1f} MB are free in {str(data_dir)!r}"
         )
 

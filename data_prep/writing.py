@@ -16,10 +16,10 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_prep import verification
-from data_prep.readers import listing
-from reid_jax import types
+from reid_jax import errors
 from reid_jax.data import records as records_lib
+from reid_jax.data import verification
+from reid_jax.data_prep.readers import listing
 from reid_jax.progress import ProgressBar
 
 VERSION = "1.0.0"
@@ -60,7 +60,7 @@ def write_dataset(
             bad = {record.path: problem for record, _, problem in chunk if problem is not None}
             if bad and on_bad_image == "fail":
                 path, problem = next(iter(bad.items()))
-                raise types.UserError(
+                raise errors.UserError(
                     f"{path}: {problem}; {verification.RULE} (--on_bad_image=skip leaves such images out)"
                 )
             skipped.update(bad)
@@ -68,7 +68,7 @@ def write_dataset(
             bar.update(len(chunk))
     if len(skipped) == len(records):
         path, problem = next(iter(skipped.items()))
-        raise types.UserError(f"--source: none of the {len(records)} images is usable; {path}: {problem}")
+        raise errors.UserError(f"--source: none of the {len(records)} images is usable; {path}: {problem}")
     writer.close()
     return skipped
 

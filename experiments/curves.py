@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from data_prep import cli
-from reid_jax import report, types
+from reid_jax import errors
+from reid_jax.cli import program
+from reid_jax.pictures import plots
 
 # What shares are called, in per cent; other fields are drawn as they are.
 _SHARES = {
@@ -79,13 +80,13 @@ def find_folders(folders: Sequence[str], *, flag: str = "runs") -> dict[str, lis
     """
     found: dict[tuple[str, str], list[pathlib.Path]] = {}
     if len({pathlib.Path(folder).resolve() for folder in folders}) < len(folders):
-        raise types.UserError(f"--{flag}: a folder is given twice: {', '.join(folders)}")
+        raise errors.UserError(f"--{flag}: a folder is given twice: {', '.join(folders)}")
     for folder in map(pathlib.Path, folders):
         paths = sorted(folder.rglob(_METRICS))
         inside = [path for path in paths if path.parent == folder or not path.parent.name.startswith("source_")]
         paths = inside or paths
         if not paths:
-            raise types.UserError(
+            raise errors.UserError(
                 f"--{flag}: no {_METRICS} in {str(folder)!r}; it must be a run directory or a sweep's folder"
             )
         for path in paths:
@@ -110,9 +111,9 @@ def read_records(path: pathlib.Path, *, flag: str = "runs") -> list[dict[str, An
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError as error:
-            raise types.UserError(f"--{flag}: line {number} of {str(path)!r} is not JSON") from error
+            raise errors.UserError(f"--{flag}: line {number} of {str(path)!r} is not JSON") from error
         if not isinstance(records[-1], dict):
-            raise types.UserError(f"--{flag}: line {number} of {str(path)!r} is no JSON object")
+            raise errors.UserError(f"--{flag}: line {number} of {str(path)!r} is no JSON object")
     return records
 
 
@@ -132,7 +133,7 @@ def by_level(runs: Runs) -> dict[str, list[list[dict[str, Any]]]]:
                     records.setdefault(int(match[1]), {})[match[2]] = value
             levels[name].append([{"level": level, **records[level]} for level in sorted(records)])
     if not any(records for histories in levels.values() for records in histories):
-        raise types.UserError(
+        raise errors.UserError(
             "--over: level needs runs with clusters at several levels, of experiments/cluster_dynamics.py; the last "
             f"iteration of {', '.join(runs)} has none"
         )
@@ -160,7 +161,7 @@ def make_curves(runs: Runs, field: str, *, over: str = "iteration") -> dict[str,
     if not any(len(run) for histories in curves.values() for run in histories):
         records = [record for histories in runs.values() for history in histories for record in history]
         known = {name for record in records for name, value in record.items() if is_number(value)}
-        raise types.UserError(f"--fields: no run has {field!r}; choose of {', '.join(sorted(known - {over}))}")
+        raise errors.UserError(f"--fields: no run has {field!r}; choose of {', '.join(sorted(known - {over}))}")
     return curves
 
 
@@ -185,8 +186,8 @@ def is_number(value: Any) -> bool:
 def main() -> None:
     """Draws as the flags say."""
     given = flags.FLAGS
-    cli.require("runs", "output")
-    cli.check_folder_of(given.output)
+    program.require("runs", "output")
+    program.check_folder_of(given.output)
     runs, over = find_runs(given.runs), given.over
     if over == "level":
         runs = by_level(runs)
@@ -194,9 +195,9 @@ def main() -> None:
     for field in given.fields or default_fields(runs, over=over):
         panels[label_of(field)] = make_curves(runs, field, over=over)
     try:
-        report.save_curves(given.output, panels, over=over, from_zero=over == "level")
-    except types.UserError as error:
-        raise types.UserError(f"--output: {error}") from error
+        plots.save_curves(given.output, panels, over=over, from_zero=over == "level")
+    except errors.UserError as error:
+        raise errors.UserError(f"--output: {error}") from error
     drawn = [name for name in runs if any(len(run) for curves in panels.values() for run in curves[name])]
     print(f"curves of {', '.join(drawn)}: {os.fspath(given.output)}", flush=True)
     for name in runs.keys() - drawn:
@@ -219,4 +220,4 @@ def define_flags() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, define_flags)
+    program.run(main, define_flags)

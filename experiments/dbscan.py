@@ -4,130 +4,72 @@
     python experiments/dbscan.py --config=experiments/configs/dbscan.py:market1501 --config.memory.kind=cluster
 """
 
-import functools
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from experiments import bank_training, command_line, config_checks, reporting, run_directory, setup_run
-from experiments.bank_training import Domains
-from reid_jax import augment, features, losses, memory, sharding, train
+from reid_jax import memory, pseudo_labels
+from reid_jax.cli import command_line
+from reid_jax.label_metrics import clustered_metrics
+from reid_jax.memory import ClassMemory, init_class_memory
+from reid_jax.runs import objectives, online
+from reid_jax.runs.dataset import TrainingData
+from reid_jax.runs.objectives import Objective
+from reid_jax.runs.session import Session, open_session
+from reid_jax.training.train_step import TrainState
 
 
-class Memory(NamedTuple):
-    """What the loss remembers.
-
-    Attributes:
-        rows: [N, D] float32: the last feature of every sample, or in the rows that classes are called after, one
-            vector per class.
-        labels: [N] int32, the class of every sample, 0..N-1; -1: none.
-    """
-
-    rows: jax.Array
-    labels: jax.Array
+def check(config: ConfigDict, data: TrainingData) -> None:
+    """Checks the fields that the data's size bounds."""
+    online.check_batch(config, data)
+    online.check_dbscan(config, data)
 
 
-def classes(config: ConfigDict, domains: Domains, pseudo_labels: np.ndarray) -> np.ndarray:
-    """Returns the class of all samples [N_s + N_t], called after its first sample; -1 where it has none."""
-    target = domains.num_source + memory.named_after_first(pseudo_labels)
-    if config.memory.kind == "cluster":
-        target[pseudo_labels < 0] = -1
-    return np.concatenate([domains.source_labels, target])
+def make_objective(config: ConfigDict, data: TrainingData) -> Objective:
+    """Returns the contrastive loss over the memory that config.memory.kind names."""
+    del data
+    return (objectives.unified_memory if config.memory.kind == "unified" else objectives.cluster_memory)(config)
 
 
-def at_beginning(
-    state: train.TrainState, config: ConfigDict, rows: np.ndarray, labels: np.ndarray, mesh: Mesh
-) -> train.TrainState:
-    """Returns the state with an iteration's labels [N], and the features [N, D] or, with "cluster", class means."""
-    if config.memory.kind == "cluster":
-        means, _ = memory.class_means(jnp.asarray(rows), jnp.asarray(labels))
-        rows = features.l2_normalized(np.asarray(means))
-    started = Memory(jnp.asarray(rows), jnp.asarray(labels, jnp.int32))
-    return state._replace(memory=sharding.put_replicated(mesh, started))
+def all_classes(config: ConfigDict, data: TrainingData, labels: np.ndarray) -> np.ndarray:
+    """Returns the class of all samples [N_s + N_t], the index of its first one; -1 where it has none."""
+    target = data.num_source + memory.first_index_labels(labels)
+    if config.memory.kind == "cluster":  # outliers are left out; with "unified" each is a class of its own
+        target[labels < 0] = -1
+    return np.concatenate([data.source_labels, target])
 
 
-def alone(pseudo_labels: np.ndarray) -> np.ndarray:
-    """Returns labels [N_t] int32, 0..C-1, in which every outlier is a cluster of its own."""
-    outliers = pseudo_labels.max() + 1 + np.arange(len(pseudo_labels))
-    return np.unique(np.where(pseudo_labels < 0, outliers, pseudo_labels), return_inverse=True)[1].astype(np.int32)
+def empty_memory(session: Session, state: TrainState) -> ClassMemory:
+    """Returns the memory before the first iteration, of which only the shapes count."""
+    zeros = session.embedding_zeros(state)
+    per_cluster = session.config.memory.kind == "cluster"
+    return init_class_memory(zeros, np.zeros(len(zeros), int), per_cluster=per_cluster)
 
 
 def run_dbscan(config: ConfigDict, workdir: str) -> dict[str, Any]:
     """Runs a baseline, or the rest of it where the run directory holds a part, and returns the result."""
-    config_checks.check_config(config)
-    mesh = sharding.make_mesh(config.num_devices)
-    dataset = setup_run.load_dataset(config.data)
-    domains = bank_training.load_domains(config, dataset)
-    batch_size = bank_training.check(config, domains, mesh)
-    bank_training.check_clustering(config, domains)
-    model = setup_run.build_model(config.model)
-    setup_run.check_training(model, config.data, batch_size=batch_size * config.train.num_frames)
-    setup_run.check_start(config, model, resuming=run_directory.has_checkpoint(workdir))
-    run = run_directory.RunDirectory(workdir, config, dataset)
-    dataset = setup_run.with_images(dataset, config.data)
-    domains = domains._replace(joined=setup_run.with_images(domains.joined, config.data))
-    optimizer = bank_training.make_optimizer(config)
-    is_unified = config.memory.kind == "unified"
-
-    def moved(bank: Memory, outputs, indices) -> Memory:
-        embeddings = bank_training.normalized(outputs, config.train.num_frames)
-        places, momentum = bank.labels[indices], config.memory.cluster_momentum
-        if is_unified:
-            places, momentum = indices, config.memory.momentum
-        return bank._replace(rows=memory.update_lookup_table(bank.rows, embeddings, places, momentum=momentum))
-
-    def contrastive(outputs, indices, bank: Memory):
-        embeddings = bank_training.normalized(outputs, config.train.num_frames)
-        if is_unified:
-            return bank_training.contrastive_loss(*bank, embeddings, indices, config.loss.temperature)
-        in_use = jax.ops.segment_sum(jnp.ones_like(bank.labels), bank.labels, num_segments=len(bank.labels)) > 0
-        return losses.unified_contrastive(
-            embeddings, bank.labels[indices], bank.rows, temperature=config.loss.temperature, in_use=in_use
-        )
-
-    train_step = train.make_train_step(
-        model,
-        contrastive,
-        optimizer,
-        functools.partial(augment.augment, **config.augment),
-        mesh,
-        update_memory=moved,
+    session = open_session(
+        config, workdir, method="dbscan", check=check, objective=make_objective, joins_source=True
     )
-    embed_step = features.make_embed_step(model, mesh)
-    evaluate = functools.partial(setup_run.evaluate_model, config.evaluation, embed_step, dataset=dataset, mesh=mesh)
-    variables = setup_run.initial_variables(
-        config, model, dataset.images["train"], batch_size=batch_size, resuming=run.is_resuming()
-    )
-    state = train.init_train_state(variables, optimizer, mesh)
-    nothing = bank_training.no_features(config, embed_step, state, domains)
-    state = run.restore(at_beginning(state, config, nothing, np.zeros(len(nothing), int), mesh))
-    run.measure_initial(state, evaluate)
-
-    def target_classes(state: train.TrainState) -> np.ndarray:
-        return np.asarray(state.memory.labels[domains.num_source :])
+    run, data = session.run, session.data
+    state = session.start(lambda state: empty_memory(session, state))
 
     while not run.is_over():
         if run.epoch == 0:  # else the run was interrupted while training, and the checkpoint has its memory
-            with run.phase("embed"):
-                rows = bank_training.embed(config, embed_step, state, domains, mesh)
+            features = online.embed(session, state)
             with run.phase("cluster"):
-                pseudo_labels = bank_training.dense_clusters(config, rows[domains.num_source :])
-            run.save_pseudo_labels(pseudo_labels, outliers=float((pseudo_labels < 0).mean()))
-            state = at_beginning(state, config, rows, classes(config, domains, pseudo_labels), mesh)
-        state = bank_training.train_epochs(config, train_step, run, state, domains, target_classes, mesh)
-        pseudo_labels, facts = run.load_pseudo_labels()
-        previous = run.previous_pseudo_labels()
-        with run.phase("evaluate"):
-            scores = evaluate(state.variables)
-        quality = reporting.label_quality(
-            alone(pseudo_labels), None if previous is None else alone(previous), dataset.train_ids
-        )
-        run.end_iteration(state, quality | facts | {"loss": float(np.mean(run.losses))} | scores)
-    return run.finish("dbscan", mesh)
+                labels, metrics = pseudo_labels.dbscan_labels(features[data.num_source :], **config.cluster)
+            run.save_pseudo_labels(labels, **metrics)
+            classes, per_cluster = all_classes(config, data, labels), config.memory.kind == "cluster"
+            state = session.with_memory(state, init_class_memory(features, classes, per_cluster=per_cluster))
+        for epoch in range(run.epoch, config.train.num_epochs):
+            batches = online.draw_batches(session, epoch, np.asarray(state.memory.labels[data.num_source :]))
+            state = session.train_epochs(state, [batches], {"indices": np.arange(len(data.samples))})
+        labels, metrics = run.load_pseudo_labels()
+        metrics = clustered_metrics(labels, run.previous_pseudo_labels(), session.dataset.train_ids) | metrics
+        session.end_iteration(state, metrics)
+    return session.finish()
 
 
 if __name__ == "__main__":

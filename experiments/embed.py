@@ -11,51 +11,74 @@ JSON that says what made it; plain numpy.load reads it.
 import os
 import pathlib
 import time
+from typing import NamedTuple
 
+import numpy as np
 from absl import flags
 
-from data_prep import cli
-from experiments import image_folder, setup_run, trained_model
-from experiments.configs import shared
-from reid_jax import embedding_files, types
+from reid_jax import errors
+from reid_jax.cli import program, shared_flags
+from reid_jax.data import image_folder
+from reid_jax.data_prep import made
+from reid_jax.inference import trained_model
+from reid_jax.retrieval import embedding_files
+from reid_jax.retrieval.embedding_files import Origin
+from reid_jax.runs import base_config
+from reid_jax.runs import dataset as dataset_lib
+
+
+class Embedded(NamedTuple):
+    """What is written."""
+
+    embeddings: np.ndarray
+    paths: np.ndarray
+    pids: np.ndarray | None
+    camids: np.ndarray | None
+    origin: Origin
+
+
+def embed_folder(given: flags.FlagValues) -> Embedded:
+    """Embeds the images of --source."""
+    files = image_folder.find_images(given.source, flag="source", on_bad_image=given.on_bad_image)
+    model = trained_model.load(given.model, batch_size=given.batch_size)
+    embeddings = model.embed_files(files, batch_size=given.batch_size, description=f"embedding {files.name}")
+    pids = image_folder.person_numbers(files.paths) if given.people_in_folders else None
+    origin = Origin(model.digest, model.height, model.width, folder=str(files.folder.resolve()))
+    return Embedded(embeddings, files.paths, pids, None, origin)
+
+
+def embed_dataset(given: flags.FlagValues) -> Embedded:
+    """Embeds a split of --dataset."""
+    model = trained_model.load(given.model, batch_size=given.batch_size)
+    data = base_config.base_config("folder").data
+    data.update(
+        dataset=given.dataset,
+        dir=given.data_dir or data.dir,
+        height=model.height,
+        width=model.width,
+        tracklets=given.tracklets,
+    )
+    made.prepare_if_made(given.dataset, data.dir)
+    dataset = dataset_lib.load_dataset(data, splits=(given.split,))
+    samples = dataset.samples[given.split]
+    images = dataset_lib.with_images(dataset, data).images[given.split]
+    embeddings = model.embed_samples(
+        images, samples, batch_size=given.batch_size, description=f"embedding {given.dataset}/{given.split}"
+    )
+    place = (os.path.abspath(data.dir), given.dataset, given.split)
+    origin = Origin(model.digest, model.height, model.width, dataset=place)
+    return Embedded(embeddings, samples.names, samples.pids, samples.camids, origin)
 
 
 def main() -> None:
     """Embeds as the flags say."""
     given = flags.FLAGS
-    cli.require("model", "output")
+    program.require("model", "output")
     if bool(given.source) == bool(given.dataset):
-        raise types.UserError("one of --source (a folder or an image) and --dataset (a prepared data set) is needed")
+        raise errors.UserError("one of --source (a folder or an image) and --dataset (a prepared data set) is needed")
     check_output(given.output)
     start = time.monotonic()
-    if given.source:
-        files = image_folder.find_images(given.source, flag="source", on_bad_image=given.on_bad_image)
-        model = trained_model.load(given.model, batch_size=given.batch_size)
-        embeddings = trained_model.embed_files(
-            model, files, batch_size=given.batch_size, description=f"embedding {files.name}"
-        )
-        pids = image_folder.identities(files.paths) if given.people_in_folders else None
-        paths, camids = files.paths, None
-        where = {"folder": str(files.folder.resolve())}
-    else:
-        model = trained_model.load(given.model, batch_size=given.batch_size)
-        data = shared.base_config("folder").data
-        data.update(
-            dataset=given.dataset,
-            dir=given.data_dir or data.dir,
-            height=model.height,
-            width=model.width,
-            tracklets=given.tracklets,
-        )
-        dataset = setup_run.load_dataset(data, splits=(given.split,))
-        samples = dataset.samples[given.split]
-        images = setup_run.with_images(dataset, data).images[given.split]
-        embeddings = trained_model.embed(
-            model, images, samples, batch_size=given.batch_size, description=f"embedding {given.dataset}/{given.split}"
-        )
-        paths, pids, camids = samples.names, samples.pids, samples.camids
-        where = {"dataset": (os.path.abspath(data.dir), given.dataset, given.split)}
-    origin = embedding_files.Origin(model.digest, model.height, model.width, **where)
+    embeddings, paths, pids, camids, origin = embed_folder(given) if given.source else embed_dataset(given)
     embedding_files.write_embeddings(given.output, embeddings, paths, origin=origin, pids=pids, camids=camids)
     seconds = time.monotonic() - start
     print(f"{len(paths):,} embeddings of {embeddings.shape[1]} numbers in {seconds:.1f} s: {given.output}", flush=True)
@@ -69,13 +92,13 @@ def check_output(output: str) -> None:
     """
     path = pathlib.Path(output)
     if path.suffix != ".npz" or path.is_dir():
-        raise types.UserError(f"--output: {output!r} must be a file that ends in .npz")
-    cli.check_folder_of(output)
+        raise errors.UserError(f"--output: {output!r} must be a file that ends in .npz")
+    program.check_folder_of(output)
 
 
 def define_flags() -> None:
     """Defines the command line."""
-    flags.DEFINE_string("model", None, "A run directory (its best model), or a file that export.py wrote.")
+    shared_flags.define_model()
     flags.DEFINE_string("source", None, "A folder of images, sub-folders included, or one image.")
     flags.DEFINE_bool("people_in_folders", False, "Every sub-folder of --source is a person: their numbers are pids.")
     flags.DEFINE_string("dataset", None, "A prepared data set, in place of --source.")
@@ -83,9 +106,8 @@ def define_flags() -> None:
     flags.DEFINE_string("data_dir", None, "Where it was prepared; the folder data if not given.")
     flags.DEFINE_bool("tracklets", False, "A vector for each tracklet of the data set, the mean over its frames.")
     flags.DEFINE_string("output", None, "The .npz to write.")
-    flags.DEFINE_integer("batch_size", 64, "Images embedded at a time.", lower_bound=1)
-    flags.DEFINE_enum("on_bad_image", "fail", ["fail", "skip"], "What to do with images that cannot be decoded.")
+    shared_flags.define_embedding()
 
 
 if __name__ == "__main__":
-    cli.run(main, define_flags)
+    program.run(main, define_flags)

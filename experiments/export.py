@@ -1,7 +1,8 @@
-"""Exports a run's model as one file that serves without this code, on CPU, GPU or TPU.
+"""Exports a run's model: as one file that serves without this code, on CPU, GPU or TPU, or as a model folder.
 
     python experiments/export.py --model=runs/shop --output=shop.zip
     python experiments/export.py --model=runs/shop --output=shop.onnx        # needs pip install -e .[onnx]
+    python experiments/export.py --model=runs/shop --output=models/shop      # model.json and weights.safetensors
 
 The .zip holds StableHLO that jax.export.deserialize loads, with the weights and all that is done to an image: it takes
 uint8 images of any number and size and returns embeddings of length 1; README.txt inside says how to call it. embed.py,
@@ -17,9 +18,12 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from data_prep import cli
-from experiments import onnx_export, trained_model
-from reid_jax import atomic, checkpoints, exported, features, sharding, types
+from reid_jax import atomic, errors, features, sharding
+from reid_jax.cli import program, shared_flags
+from reid_jax.data.images import resize_images
+from reid_jax.embeddings import l2_normalize
+from reid_jax.inference import exported, model_folder, onnx_export, trained_model
+from reid_jax.runs import checkpoints
 
 # The greatest difference of a number in embeddings of length 1. bfloat16 keeps 8 bits, and another order of the same
 # operations rounds elsewhere.
@@ -34,7 +38,7 @@ def export_model(source: str, output: str) -> tuple[float, float | None]:
     """Exports a model and compares the file with it.
 
     Args:
-        source: a run directory, or its folder checkpoints/best or checkpoints/last.
+        source: a run directory, its folder checkpoints/best or checkpoints/last, or a model folder.
         output: the .zip or .onnx to write.
 
     Returns:
@@ -45,7 +49,7 @@ def export_model(source: str, output: str) -> tuple[float, float | None]:
         UserError: there is no model, or a package is missing.
         RuntimeError: the file computes something else; it is not kept.
     """
-    model, variables, config = trained_model.load_run(source)
+    model, variables, config = trained_model.load_network(source)
     height, width = config.data.height, config.data.width
     function = exported.embedding_function(model, variables, height=height, width=width)
     result = jax.eval_shape(function, jax.ShapeDtypeStruct((1, height, width, 3), np.uint8))
@@ -60,9 +64,8 @@ def export_model(source: str, output: str) -> tuple[float, float | None]:
     embed_step = features.make_embed_step(model, sharding.make_mesh(1))
 
     def original(images: np.ndarray) -> np.ndarray:
-        return features.l2_normalized(np.asarray(embed_step(variables, images).embeddings))
+        return l2_normalize(np.asarray(embed_step(variables, images).embeddings))
 
-    tolerance = _TOLERANCE[config.model.dtype]
     with atomic.atomic_path(output) as temporary:
         if temporary.suffix == ".onnx":
             onnx_export.write_onnx(temporary, function, info)
@@ -71,28 +74,25 @@ def export_model(source: str, output: str) -> tuple[float, float | None]:
             exported.write_model(temporary, function, info, name=pathlib.Path(output).name)
             call = exported.read_model(temporary).call
         difference = max(_difference(original, call, count, height, width) for count in _CHECKED_BATCHES)
-        resized = None
-        if temporary.suffix == ".zip":
-            large = _pictures(2, 2 * height + 9, width + 31)
-            small = _resized(large, height, width)
-            resized = float(1 - np.sum(np.asarray(call(large)) * original(small), axis=1).min())
-        if not (difference <= tolerance and (resized or 0.0) <= _RESIZED_TOLERANCE):
+        resized = _resized_difference(original, call, height, width) if temporary.suffix == ".zip" else None
+        if not (difference <= _TOLERANCE[config.model.dtype] and (resized or 0.0) <= _RESIZED_TOLERANCE):
             raise RuntimeError(
-                f"an embedding by {output!r} differs by {difference:.2g} from the model's, more than {tolerance:.0e}, or "
-                f"of a resized image by {resized}, more than {_RESIZED_TOLERANCE}"
+                f"an embedding by {output!r} differs by {difference:.2g} from the model's, more than "
+                f"{_TOLERANCE[config.model.dtype]:.0e}, or of a resized image by {resized}, more than {_RESIZED_TOLERANCE}"
             )
     return difference, resized
+
+
+def _resized_difference(original: Callable, call: Callable, height: int, width: int) -> float:
+    """The greatest 1 - cosine between images that the file resizes and those that Pillow does."""
+    large = _pictures(2, 2 * height + 9, width + 31)
+    small = resize_images(large, height, width)
+    return float(1 - np.sum(np.asarray(call(large)) * original(small), axis=1).min())
 
 
 def _difference(original: Callable, call: Callable, count: int, height: int, width: int) -> float:
     images = _pictures(count, height, width)
     return float(np.abs(np.asarray(call(images)) - original(images)).max())
-
-
-def _resized(images: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Images [B, h, w, 3] as `data.images.decode` resizes them: [B, height, width, 3] uint8."""
-    pictures = (Image.fromarray(each).resize((width, height), Image.Resampling.BILINEAR) for each in images)
-    return np.stack([np.asarray(picture) for picture in pictures])
 
 
 def _pictures(count: int, height: int, width: int) -> np.ndarray:
@@ -102,16 +102,34 @@ def _pictures(count: int, height: int, width: int) -> np.ndarray:
     return np.stack([np.asarray(Image.fromarray(each).resize((width, height), Image.BICUBIC)) for each in coarse])
 
 
+def export_folder(source: str, output: str) -> model_folder.ModelInfo:
+    """Writes a model folder.
+
+    Raises:
+        UserError: there is no model, or the folder holds something else.
+    """
+    model, variables, config = trained_model.load_network(source)
+    image = jax.ShapeDtypeStruct((1, config.data.height, config.data.width, 3), np.float32)
+    dim = jax.eval_shape(lambda image: model.apply(variables, image, train=False), image).embeddings.shape[1]
+    return model_folder.write_model(output, variables, config, dim=dim, method=config.get("method", ""))
+
+
 def main() -> None:
     """Exports as the flags say."""
     given = flags.FLAGS
-    cli.require("model", "output")
+    program.require("model", "output")
     output = pathlib.Path(given.output)
-    if output.suffix not in _SUFFIXES or output.is_dir():
-        raise types.UserError(f"--output: {given.output!r} must be a file that ends in .zip or .onnx")
-    cli.check_folder_of(given.output)
+    if output.suffix not in ("", *_SUFFIXES) or (output.suffix and output.is_dir()):
+        raise errors.UserError(
+            f"--output: {given.output!r} must be a file that ends in .zip or .onnx, or a folder without such an ending"
+        )
+    program.check_folder_of(given.output)
     if not pathlib.Path(given.model).is_dir():
-        raise types.UserError(f"--model: there is no run directory {given.model!r}")
+        raise errors.UserError(f"--model: there is no run directory and no model folder {given.model!r}")
+    if not output.suffix:
+        info = export_folder(given.model, given.output)
+        print(f"{given.output}: embeddings of {info.dim} numbers of {info.height}x{info.width} images", flush=True)
+        return
     if output.suffix == ".onnx":
         onnx_export.check_installed()
     difference, resized = export_model(given.model, given.output)
@@ -126,9 +144,9 @@ def main() -> None:
 
 def define_flags() -> None:
     """Defines the command line."""
-    flags.DEFINE_string("model", None, "A run directory (its best model), or its checkpoints/best or checkpoints/last.")
-    flags.DEFINE_string("output", None, "The file to write; .zip, or .onnx.")
+    shared_flags.define_model()
+    flags.DEFINE_string("output", None, "The file to write, .zip or .onnx, or the folder.")
 
 
 if __name__ == "__main__":
-    cli.run(main, define_flags)
+    program.run(main, define_flags)

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from data_prep import cli
-from experiments import paper_figures, report_page, report_pictures, report_runs, report_strips
-from experiments.report_pictures import Picture
-from experiments.report_runs import Run
-from reid_jax import atomic, logs, types
+from reid_jax import atomic, errors
+from reid_jax.cli import program
+from reid_jax.reports import paper_figures, report_page, report_pictures, report_runs, report_strips
+from reid_jax.reports.report_pictures import Picture
+from reid_jax.reports.report_runs import Run
+from reid_jax.runs import logs
 
 _TITLES = (
     "run", "data set", "iterations", "direct transfer", "best (iteration)", "rank-1", "rank-5", "rank-10", "mINP", "last",
@@ -57,12 +58,12 @@ def main() -> None:
     lists = [[value] if pathlib.Path(value).is_dir() else value.split(",") for value in given.workdir]
     folders = [folder for values in lists for folder in values if folder]
     if not folders:
-        raise types.UserError("--workdir is needed: one or several run directories, separated by commas")
+        raise errors.UserError("--workdir is needed: one or several run directories, separated by commas")
     if given.output is None and len(folders) > 1:
-        raise types.UserError("--output is needed with several runs: the folder to write the report to")
+        raise errors.UserError("--output is needed with several runs: the folder to write the report to")
     output = pathlib.Path(given.output or pathlib.Path(folders[0], "report"))
     if output.exists() and not output.is_dir():
-        raise types.UserError(f"--output: {str(output)!r} must be a folder, it is a file")
+        raise errors.UserError(f"--output: {str(output)!r} must be a folder, it is a file")
     write_report(folders, output, details=given.details, batch_size=given.batch_size, data_dir=given.data_dir)
 
 
@@ -280,4 +281,4 @@ def define_flags() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, define_flags)
+    program.run(main, define_flags)

@@ -19,20 +19,21 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict
 
-from data_prep import cli
-from experiments import command_line, run_directory, sweep_rows, sweep_table
-from experiments.configs import sweeps
-from experiments.configs.sweeps import Sweep
-from experiments.sweep_rows import Run
-from experiments.sweep_table import Outcome
-from reid_jax import atomic, logs, types
+from reid_jax import atomic, errors
+from reid_jax.cli import command_line, program
+from reid_jax.experiments.configs import sweeps
+from reid_jax.experiments.configs.sweeps import Sweep
+from reid_jax.runs import compatibility, logs
+from reid_jax.sweeps import sweep_rows, sweep_table
+from reid_jax.sweeps.sweep_rows import Run
+from reid_jax.sweeps.sweep_table import Outcome
 
 METHODS = ("hct", "buc", "pul", "softened", "cluster_dynamics", "dbscan", "supervised")
 
 
 def load_method(method: str) -> Callable[[ConfigDict, str], dict[str, Any]]:
     """Returns a method's run function (config, workdir) -> result."""
-    return getattr(importlib.import_module(f"experiments.{method}"), f"run_{method}")
+    return getattr(importlib.import_module(f"reid_jax.experiments.{method}"), f"run_{method}")
 
 
 def finished_result(run: Run) -> dict[str, Any] | None:
@@ -42,16 +43,16 @@ def finished_result(run: Run) -> dict[str, Any] | None:
         UserError: the folder holds a finished run of a config that computes something else, or on other data.
     """
     try:
-        return run_directory.finished_result(run.folder, run.config)
-    except types.UserError as error:
-        raise types.UserError(f"row {run.label!r}: {error}") from error
+        return compatibility.finished_result(run.folder, run.config)
+    except errors.UserError as error:
+        raise errors.UserError(f"row {run.label!r}: {error}") from error
 
 
 def execute(run: Run) -> Outcome:
     """Runs what is not finished of a run; what its config, its numbers or its size got wrong is noted, not raised."""
     try:
         result = finished_result(run) or load_method(run.method)(run.config, str(run.folder))
-    except (types.UserError, types.NonFiniteLossError) as error:
+    except (errors.UserError, errors.NonFiniteLossError) as error:
         return Outcome(run, {}, " ".join(str(error).split()))
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):  # out of memory; anything else is a fault of the program
@@ -93,7 +94,7 @@ def report_sweep(sweep: Sweep, runs: Sequence[Run], workdir: str | pathlib.Path)
     print(f"table: {os.path.join(workdir, 'table.md')}", flush=True)
     num_failed = sum(outcome.failure is not None for outcome in outcomes)
     if num_failed:
-        raise types.UserError(f"{num_failed} of {len(outcomes)} runs failed; the table says why")
+        raise errors.UserError(f"{num_failed} of {len(outcomes)} runs failed; the table says why")
 
 
 def _check_table(sweep: Sweep, path: pathlib.Path) -> None:
@@ -103,12 +104,12 @@ def _check_table(sweep: Sweep, path: pathlib.Path) -> None:
     table = logs.read_json(path)
     title = table.get("title")
     if title != sweep.title:
-        raise types.UserError(
+        raise errors.UserError(
             f"workdir: {str(path)!r} is the table of the sweep {title!r}, not of {sweep.title!r}; choose another --workdir"
         )
     for row in table.get("rows", ()):
         if row["label"] not in sweep.rows and not all(run["failure"] for run in row["runs"]):
-            raise types.UserError(
+            raise errors.UserError(
                 f"workdir: {str(path)!r} has a row {row['label']!r}, which would be lost; ask for it as well, or "
                 "choose another --workdir"
             )
@@ -121,14 +122,14 @@ def choose_sweep(name: str | None, method: str | None, grid: Sequence[str], data
         UserError: there is no such sweep, or not exactly one is given.
     """
     if (name is None) == (method is None) or (name is not None and grid):
-        raise types.UserError("give either --sweep=NAME (--list shows them) or --method=METHOD and --grid=FIELD=VALUES")
+        raise errors.UserError("give either --sweep=NAME (--list shows them) or --method=METHOD and --grid=FIELD=VALUES")
     if name is None:
         rows = sweep_rows.grid_rows(grid, sweep_rows.load_config(method, dataset))
         return Sweep(method, ", ".join(text.partition("=")[0] for text in grid) or "Default config", "", rows)
     named = sweeps.get_sweeps()
     if name not in named:
         (nearest,) = difflib.get_close_matches(name, named, n=1, cutoff=0)
-        raise types.UserError(f"--sweep: there is no {name!r}; did you mean {nearest!r}? --list shows all")
+        raise errors.UserError(f"--sweep: there is no {name!r}; did you mean {nearest!r}? --list shows all")
     return named[name]
 
 
@@ -169,4 +170,4 @@ def define_flags() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, define_flags)
+    program.run(main, define_flags)

@@ -19,13 +19,15 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
-from data_prep import cli
-from experiments import command_line, setup_run, source_model, sweep, sweep_rows
-from experiments.configs import pul as pul_config
-from experiments.configs import shared
-from experiments.configs.sweeps import Sweep
-from experiments.sweep_rows import Run
-from reid_jax import types
+from reid_jax import errors, source_model
+from reid_jax.cli import command_line, program
+from reid_jax.experiments import sweep
+from reid_jax.experiments.configs import pul as pul_config
+from reid_jax.experiments.configs.sweeps import Sweep
+from reid_jax.runs import base_config
+from reid_jax.runs import dataset as dataset_lib
+from reid_jax.sweeps import sweep_rows
+from reid_jax.sweeps.sweep_rows import Run
 
 _GIVEN = {"model.checkpoint": "--pairs", "source.dataset": "--pairs", "source.num_epochs": "--source_epochs"}
 _METHODS = tuple(method for method in sweep.METHODS if method != "supervised")
@@ -41,12 +43,12 @@ def parse_pairs(texts: Sequence[str]) -> list[tuple[str, str]]:
     for text in itertools.chain.from_iterable(text.split(",") for text in texts):
         source, _, target = (part.strip() for part in text.partition(":"))
         if not (source and target) or ":" in target:
-            raise types.UserError(f"--pairs: {text!r} is not SOURCE:TARGET")
+            raise errors.UserError(f"--pairs: {text!r} is not SOURCE:TARGET")
         if (source, target) in pairs:
-            raise types.UserError(f"--pairs: {text!r} comes twice")
+            raise errors.UserError(f"--pairs: {text!r} comes twice")
         pairs.append((source, target))
     if not pairs:
-        raise types.UserError("--pairs: give SOURCE:TARGET, several separated by commas")
+        raise errors.UserError("--pairs: give SOURCE:TARGET, several separated by commas")
     return pairs
 
 
@@ -98,11 +100,11 @@ def plan(
     """
     for field in settings:
         if field in _GIVEN:
-            raise types.UserError(f"--set: {field} is what {_GIVEN[field]} gives")
+            raise errors.UserError(f"--set: {field} is what {_GIVEN[field]} gives")
     runs: dict[pathlib.Path, Run] = {}
     for source, target in pairs:
         row = Sweep(method, "", "", {f"{source} to {target}": {}})
-        name, own = (target, {}) if target in shared.DATASETS else ("folder", {"data.dataset": target})
+        name, own = (target, {}) if target in base_config.DATASETS else ("folder", {"data.dataset": target})
         for run in sweep_rows.plan(row, dataset=name, settings=settings | own, seeds=seeds, workdir=workdir):
             original = original_model_config(run.config, source, name, num_epochs)
             config = source_model.source_config(original)
@@ -138,9 +140,9 @@ def check_data(runs: Sequence[Run]) -> None:
             if run.method == "supervised":
                 source_model.check_source(run.config, target="")
             else:
-                setup_run.load_dataset(run.config.data)
-        except types.UserError as error:
-            raise types.UserError(f"--pairs: {error}") from error
+                dataset_lib.load_dataset(run.config.data)
+        except errors.UserError as error:
+            raise errors.UserError(f"--pairs: {error}") from error
 
 
 def main() -> None:
@@ -175,4 +177,4 @@ def define_flags() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, define_flags)
+    program.run(main, define_flags)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from reid_jax import distances as sample_distances
-from reid_jax.types import UNKNOWN
+from reid_jax.identities import UNKNOWN
 
 AP_METHODS = ("step", "trapezoid")
 _ROWS_PER_TASK = 32

@@ -8,12 +8,12 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from reid_jax import augment, sampling, sharding, types
+from reid_jax import augment, errors, sampling, sharding
 from reid_jax.data.batches import device_batches
 from reid_jax.data.images import ImageSource
 from reid_jax.data.samples import Samples
+from reid_jax.embeddings import Features
 from reid_jax.progress import ProgressBar
-from reid_jax.types import Features
 
 EmbedStep = Callable[[dict[str, Any], jax.Array], Features]
 
@@ -53,7 +53,7 @@ def embed_samples(
         Features of NumPy arrays [S, ...] float32, not normalised. No more than that and one batch is held.
 
     Raises:
-        types.NonFiniteLossError: an embedding or its norm is nan or infinite in float32; names the first sample.
+        errors.NonFiniteLossError: an embedding or its norm is nan or infinite in float32; names the first sample.
     """
     index_batches = sampling.sequential_batches(len(samples.frames), batch_size=batch_size)
     sample_of = np.repeat(np.arange(len(samples)), samples.counts)
@@ -92,12 +92,7 @@ def _check_finite(features: Features, samples: Samples, description: str) -> Non
             sq_norms = np.einsum("n...d,n...d->n...", part, part).reshape(len(part), -1)
         bad = np.flatnonzero(~np.isfinite(sq_norms).all(axis=1))
         if len(bad):
-            raise types.NonFiniteLossError(
+            raise errors.NonFiniteLossError(
                 f"{description}: {len(bad)} of {len(part)} embeddings are not finite or too large for float32, the "
                 f"first is that of {samples.names[bad[0]]}; the weights are at fault or, after training, its learning rate"
             )
-
-
-def l2_normalized(features: Features | np.ndarray) -> Features | np.ndarray:
-    """Returns features, or an array [..., D] of them, with every vector divided by its norm."""
-    return jax.tree.map(lambda part: part / np.maximum(np.linalg.norm(part, axis=-1, keepdims=True), 1e-12), features)

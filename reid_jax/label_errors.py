@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reid_jax import types
+from reid_jax import identities
 
 
 class Outcome(enum.IntEnum):
@@ -19,7 +19,7 @@ class Outcome(enum.IntEnum):
     one has most of its samples.
     """
 
-    UNKNOWN = types.UNKNOWN  # its identity is not known
+    UNKNOWN = identities.UNKNOWN  # its identity is not known
     LEFT_OUT = -2  # it was not trained on, as what PUL does not select; no sample's by `sample_outcomes`
     TRUE_POSITIVE = 0  # in its identity's main cluster
     FALSE_POSITIVE = 1  # in a cluster that belongs to another identity

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_EPSILON = 1e-12
+from reid_jax.embeddings import l2_normalize
 
 
 class LookupTable(NamedTuple):
@@ -67,7 +67,7 @@ def update_lookup_table(
     def take_turn(carry):
         turn, table = carry
         mixed = momentum * table[labels] + (1 - momentum) * embeddings
-        rows = mixed / jnp.maximum(jnp.linalg.norm(mixed, axis=1, keepdims=True), _EPSILON)
+        rows = l2_normalize(mixed)
         places = jnp.where((turns == turn) & (labels >= 0), labels, len(table))
         return turn + 1, table.at[places].set(rows, mode="drop")
 
@@ -75,8 +75,8 @@ def update_lookup_table(
     return jax.lax.while_loop(lambda carry: carry[0] <= last_turn, take_turn, (jnp.zeros_like(last_turn), table))[1]
 
 
-def named_after_first(labels: np.ndarray) -> np.ndarray:
-    """Calls every class after its first sample, as `class_means` takes labels: 0..N-1 with gaps.
+def first_index_labels(labels: np.ndarray) -> np.ndarray:
+    """Labels every class by the index of its first sample, as `class_means` takes labels: 0..N-1 with gaps.
 
     Args:
         labels: [N] integer; a sample with a negative one is a class of its own.
@@ -106,3 +106,30 @@ def class_means(features: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.
         for values in (features.astype(jnp.float32), jnp.ones(len(labels), jnp.int32))
     )
     return sums / jnp.maximum(counts, 1)[:, None], counts
+
+
+class ClassMemory(NamedTuple):
+    """What a contrastive loss over classes remembers (SpCL: every sample; Cluster Contrast: every cluster).
+
+    Attributes:
+        rows: [N, D] float32: the last feature of every sample, or, in the rows that are classes' labels, one vector
+            per class.
+        labels: [N] int32, the class of every sample, 0..N-1, as `first_index_labels` gives them; -1: none.
+    """
+
+    rows: jax.Array
+    labels: jax.Array
+
+
+def init_class_memory(features: np.ndarray, labels: np.ndarray, *, per_cluster: bool) -> ClassMemory:
+    """Returns the memory at the beginning of an iteration.
+
+    Args:
+        features: [N, D] float, L2-normalised.
+        labels: [N] integer, 0..N-1; -1: of no class.
+        per_cluster: one vector per class, the mean feature of norm 1 (Cluster Contrast), not all features (SpCL).
+    """
+    if per_cluster:
+        means, _ = class_means(jnp.asarray(features), jnp.asarray(labels))
+        features = l2_normalize(np.asarray(means))
+    return ClassMemory(jnp.asarray(features), jnp.asarray(labels, jnp.int32))

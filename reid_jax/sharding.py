@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from reid_jax import types
+from reid_jax import errors
 
 BATCH_AXIS = "data"
 
@@ -22,7 +22,7 @@ def make_mesh(num_devices: int = 0) -> Mesh:
     """
     devices = jax.devices()
     if not 0 <= num_devices <= len(devices):
-        raise types.UserError(
+        raise errors.UserError(
             f"num_devices must be in 0..{len(devices)} (0 = all of this machine's), got {num_devices}"
         )
     # Not jax.make_mesh: its Explicit axes make gathers and sorts of sharded arrays raise.
@@ -46,7 +46,7 @@ def check_batch_size(mesh: Mesh, batch_size: int) -> None:
         UserError: the batch size is not a multiple of the number of devices.
     """
     if batch_size < 1 or batch_size % mesh.size:
-        raise types.UserError(
+        raise errors.UserError(
             f"a batch of {batch_size} images must be a multiple of the {mesh.size} devices it is split over; "
             "choose another batch size or set num_devices"
         )

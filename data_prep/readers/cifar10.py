@@ -13,8 +13,8 @@ import tensorflow_datasets as tfds
 from google.protobuf import json_format
 from PIL import Image
 
-from data_prep.readers import listing
-from reid_jax import types
+from reid_jax import errors, identities
+from reid_jax.data_prep.readers import listing
 from reid_jax.progress import ProgressBar
 
 _BATCHES = {"train": tuple(f"data_batch_{number}.bin" for number in range(1, 6)), "test": ("test_batch.bin",)}
@@ -46,7 +46,7 @@ def read(source: listing.Source) -> list[listing.Record]:
     elif (root / _BATCHES["train"][0]).is_file():
         parts = {part: _read_batches(root, names) for part, names in _BATCHES.items()}
     else:
-        raise types.UserError(
+        raise errors.UserError(
             f"--source: {_PICKLED} is CIFAR-10's python version, and reading a pickle runs what is in it; give the "
             f"binary version, cifar-10-binary.tar.gz"
         )
@@ -65,10 +65,10 @@ def _read_batches(root: pathlib.Path, names: tuple[str, ...]) -> tuple[np.ndarra
     batches = []
     for name in names:
         if not (root / name).is_file():
-            raise types.UserError(f"--source: {name} is missing beside {_BATCHES['train'][0]}")
+            raise errors.UserError(f"--source: {name} is missing beside {_BATCHES['train'][0]}")
         data = np.fromfile(root / name, np.uint8)
         if len(data) == 0 or len(data) % _RECORD:
-            raise types.UserError(
+            raise errors.UserError(
                 f"--source: {name} has {len(data)} bytes, it must hold whole images of {_RECORD} bytes each"
             )
         batches.append(data.reshape(-1, _RECORD))
@@ -82,15 +82,15 @@ def _open_tfds(root: pathlib.Path) -> dict[str, tuple[list[int], Iterator[np.nda
         builder = tfds.builder_from_directory(root)
     # Damaged JSON, a field that no version of TFDS knows, a feature whose module is gone.
     except (json_format.Error, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-        raise types.UserError(f"--source: {_TFDS_INFO} is not that of a TFDS data set: {error}") from error
+        raise errors.UserError(f"--source: {_TFDS_INFO} is not that of a TFDS data set: {error}") from error
     if builder.name != "cifar10" or not set(_BATCHES) <= set(builder.info.splits):
-        raise types.UserError(
+        raise errors.UserError(
             f"--source: the TFDS data set must be cifar10 with the splits train and test, it is {builder.name} with "
             f"{', '.join(builder.info.splits) or 'none'}"
         )
     file_format = builder.info.file_format
     if file_format is not tfds.core.FileFormat.ARRAY_RECORD:
-        raise types.UserError(
+        raise errors.UserError(
             f"--source: the TFDS data set is in {file_format.value} files, which need TensorFlow to be read; make it "
             f"with file_format='array_record', or give the binary version, cifar-10-binary.tar.gz"
         )
@@ -112,16 +112,16 @@ def _store(part: str, labels: np.ndarray | list[int], images: Iterator, source: 
         for index, (label, image) in enumerate(zip(labels, images, strict=True)):
             path = f"{part}/{index:05d}.png"
             if not 0 <= label < _NUM_CLASSES:
-                raise types.UserError(f"--source: image {index} of {part} is of class {label}, it must be 0..9")
+                raise errors.UserError(f"--source: image {index} of {part} is of class {label}, it must be 0..9")
             if image.shape != (_SIZE, _SIZE, 3):
-                raise types.UserError(
+                raise errors.UserError(
                     f"--source: image {index} of {part} must be [{_SIZE}, {_SIZE}, 3], it is {list(image.shape)}"
                 )
             Image.fromarray(np.ascontiguousarray(image)).save(source.scratch / path)
             # From 1, because 0 is a distractor.
             pid = int(label) + 1
             for split in _SPLITS[part]:
-                record = listing.Record(split, path, pid, types.UNKNOWN, types.UNKNOWN, source.scratch / path)
+                record = listing.Record(split, path, pid, identities.UNKNOWN, identities.UNKNOWN, source.scratch / path)
                 records.append(record)
             bar.update()
     return records

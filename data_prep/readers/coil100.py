@@ -8,8 +8,9 @@ so that an object must be found again from another side.
 import pathlib
 import re
 
-from data_prep.readers import listing, market1501
-from reid_jax import types
+from reid_jax import errors, identities
+from reid_jax.data import folders
+from reid_jax.data_prep.readers import listing, market1501
 
 _NAME = re.compile(r"obj(?P<object>\d+)__(?P<degrees>\d+)\.png")
 _QUERY_DEGREES = frozenset((45, 135, 225, 315))
@@ -31,7 +32,7 @@ def read(source: listing.Source) -> list[listing.Record]:
     root = listing.find_root(source.folder, _is_root, _EXPECTED)
     if market1501.is_market_layout(root):
         return market1501.read_market_layout(root, market1501.NAME, market1501.EXAMPLE)
-    return [_record(file, root) for file in listing.list_images(root)]
+    return [_record(file, root) for file in folders.list_images(root)]
 
 
 def _is_root(folder: pathlib.Path) -> bool:
@@ -41,12 +42,12 @@ def _is_root(folder: pathlib.Path) -> bool:
 def _record(file: pathlib.Path, root: pathlib.Path) -> listing.Record:
     view = _NAME.fullmatch(file.name)
     if view is None or not 1 <= int(view["object"]) <= 100 or int(view["degrees"]) >= 360:
-        raise types.UserError(
-            f"--source: {listing.relative_path(file, root)}: the name must be obj1__0.png to obj100__355.png"
+        raise errors.UserError(
+            f"--source: {folders.relative_path(file, root)}: the name must be obj1__0.png to obj100__355.png"
         )
     pid, degrees = int(view["object"]), int(view["degrees"])
     if pid % 2 == 1:
         split = "train"
     else:
         split = "query" if degrees in _QUERY_DEGREES else "gallery"
-    return listing.Record(split, listing.relative_path(file, root), pid, degrees // 90 + 1, types.UNKNOWN, file)
+    return listing.Record(split, folders.relative_path(file, root), pid, degrees // 90 + 1, identities.UNKNOWN, file)

@@ -9,8 +9,8 @@ have the same pid and camid.
 import csv
 import pathlib
 
-from data_prep.readers import listing
-from reid_jax import types
+from reid_jax import errors, identities
+from reid_jax.data_prep.readers import listing
 
 DEFAULT_NAME = "index.csv"
 _NUMBERS = ("pid", "camid", "tracklet")
@@ -36,7 +36,7 @@ def find(folder: pathlib.Path, name: str | None) -> pathlib.Path | None:
     for path in (folder / name, pathlib.Path(name)):
         if path.is_file():
             return path
-    raise types.UserError(f"--csv: there is no file {name!r}, neither in the source nor as a path of its own")
+    raise errors.UserError(f"--csv: there is no file {name!r}, neither in the source nor as a path of its own")
 
 
 def read(folder: pathlib.Path, index: pathlib.Path) -> list[listing.Record]:
@@ -65,13 +65,13 @@ def read(folder: pathlib.Path, index: pathlib.Path) -> list[listing.Record]:
                 record = _record(folder, row, where)
                 if record.path in lines:
                     first = lines[record.path]
-                    raise types.UserError(f"{where}: {record.path!r} is listed twice, first in line {first}")
+                    raise errors.UserError(f"{where}: {record.path!r} is listed twice, first in line {first}")
                 lines[record.path] = reader.line_num
                 records.append(record)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise types.UserError(f"--csv: {index.name} is no UTF-8 CSV file: {error}") from error
+        raise errors.UserError(f"--csv: {index.name} is no UTF-8 CSV file: {error}") from error
     if not records:
-        raise types.UserError(f"--csv: {index.name} lists no images")
+        raise errors.UserError(f"--csv: {index.name} lists no images")
     _check_tracklets(index.name, records, lines)
     return records
 
@@ -79,39 +79,39 @@ def read(folder: pathlib.Path, index: pathlib.Path) -> list[listing.Record]:
 def _check_columns(name: str, columns: list[str]) -> None:
     found = ", ".join(repr(column) for column in columns) or "none"
     if "path" not in columns:
-        raise types.UserError(f"--csv: {name} must have a column 'path', found {found}")
+        raise errors.UserError(f"--csv: {name} must have a column 'path', found {found}")
     unknown = [column for column in columns if column not in _COLUMNS]
     # Refused and not ignored: a typing error in a header would make a labelled data set an unlabelled one.
     if unknown or len(set(columns)) < len(columns):
-        raise types.UserError(f"--csv: {name} may have the columns {', '.join(_COLUMNS)}, each once, found {found}")
+        raise errors.UserError(f"--csv: {name} may have the columns {', '.join(_COLUMNS)}, each once, found {found}")
 
 
 def _record(folder: pathlib.Path, row: dict[str, str | None], where: str) -> listing.Record:
     # DictReader gives None for cells that are missing, and cells without a column under the key None.
     if None in row or None in row.values():
-        raise types.UserError(f"{where}: the row must have as many cells as the header has columns")
+        raise errors.UserError(f"{where}: the row must have as many cells as the header has columns")
     path = pathlib.PurePosixPath(row["path"].strip())
     if not path.parts or path.is_absolute() or ".." in path.parts:
-        raise types.UserError(f"{where}: the path {row['path']!r} must lie inside the source folder")
+        raise errors.UserError(f"{where}: the path {row['path']!r} must lie inside the source folder")
     file = folder / path
     if not file.is_file():
-        raise types.UserError(f"{where}: there is no image {str(path)!r} in the source folder")
+        raise errors.UserError(f"{where}: there is no image {str(path)!r} in the source folder")
     pid, camid, tracklet = (_number(row, column, where) for column in _NUMBERS)
     split = row.get("split", "").strip() or "train"
     if split not in listing.SPLITS:
-        raise types.UserError(f"{where}: split is {split!r}, it must be one of {', '.join(listing.SPLITS)}")
+        raise errors.UserError(f"{where}: split is {split!r}, it must be one of {', '.join(listing.SPLITS)}")
     return listing.Record(split, str(path), pid, camid, tracklet, file)
 
 
 def _number(row: dict[str, str], column: str, where: str) -> int:
     text = row.get(column, "").strip()
     try:
-        number = int(text) if text else types.UNKNOWN
+        number = int(text) if text else identities.UNKNOWN
     except ValueError:
-        raise types.UserError(f"{where}: {column} is {text!r}, it must be a whole number") from None
+        raise errors.UserError(f"{where}: {column} is {text!r}, it must be a whole number") from None
     # 2**63 would not fit the int64 feature.
-    if not types.UNKNOWN <= number < 2**63:
-        raise types.UserError(f"{where}: {column} is {number}, it must be at least -1 (not known) and below 2**63")
+    if not identities.UNKNOWN <= number < 2**63:
+        raise errors.UserError(f"{where}: {column} is {number}, it must be at least -1 (not known) and below 2**63")
     return number
 
 
@@ -121,19 +121,19 @@ def _check_tracklets(name: str, records: list[listing.Record], lines: dict[str, 
     for record in records:
         where = f"--csv: {name} line {lines[record.path]}"
         first = splits.setdefault(record.split, record)
-        if (record.tracklet == types.UNKNOWN) != (first.tracklet == types.UNKNOWN):
-            has = "no tracklet" if record.tracklet == types.UNKNOWN else "a tracklet"
-            raise types.UserError(
+        if (record.tracklet == identities.UNKNOWN) != (first.tracklet == identities.UNKNOWN):
+            has = "no tracklet" if record.tracklet == identities.UNKNOWN else "a tracklet"
+            raise errors.UserError(
                 f"{where} has {has}, unlike line {lines[first.path]}; all rows of the split {record.split} must have "
                 f"one, or none"
             )
-        if record.tracklet == types.UNKNOWN:
+        if record.tracklet == identities.UNKNOWN:
             continue
         first = tracklets.setdefault((record.split, record.tracklet), record)
         for column in ("pid", "camid"):
             here, before = getattr(record, column), getattr(first, column)
             if here != before:
-                raise types.UserError(
+                raise errors.UserError(
                     f"{where}: {column} is {here}, but {before} in line {lines[first.path]} of the same tracklet "
                     f"{record.tracklet} in {record.split}"
                 )

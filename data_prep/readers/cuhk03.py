@@ -13,8 +13,8 @@ import numpy as np
 import scipy.io
 from PIL import Image
 
-from data_prep.readers import listing, market1501
-from reid_jax import types
+from reid_jax import errors, identities
+from reid_jax.data_prep.readers import listing, market1501
 from reid_jax.progress import ProgressBar
 
 _NAME = re.compile(r"(?P<pid>\d+)_c(?P<camid>\d+)_\d+\.(jpg|jpeg|png)", re.IGNORECASE)
@@ -77,7 +77,7 @@ def _read_mat(
                 target = source.scratch / split / name
                 target.parent.mkdir(exist_ok=True)
                 _image(file, boxes, name).save(target)
-                records.append(listing.Record(split, f"{boxes}/{name}", pid, camid, types.UNKNOWN, target))
+                records.append(listing.Record(split, f"{boxes}/{name}", pid, camid, identities.UNKNOWN, target))
                 bar.update()
     return records
 
@@ -95,24 +95,24 @@ def _load_protocol(config: pathlib.Path) -> dict[str, list[tuple[str, int]]]:
         }
     except (KeyError, IndexError, ValueError, NotImplementedError, TypeError) as error:
         keys = ", ".join(("filelist", "labels", *_SPLIT_KEYS.values()))
-        raise types.UserError(f"--source: {config.name} must be a MATLAB file with {keys}: {error}") from error
+        raise errors.UserError(f"--source: {config.name} must be a MATLAB file with {keys}: {error}") from error
 
 
 def _open_hdf5(path: pathlib.Path) -> Any:
     try:
         import h5py
     except ImportError:
-        raise types.UserError(f"reading {_MAT} needs h5py: pip install -e .[cuhk03]") from None
+        raise errors.UserError(f"reading {_MAT} needs h5py: pip install -e .[cuhk03]") from None
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        raise types.UserError(f"--source: {path.name} is no readable HDF5 file: {error}") from error
+        raise errors.UserError(f"--source: {path.name} is no readable HDF5 file: {error}") from error
 
 
 def _mat_position(name: str) -> tuple[int, int, int, int]:
     match = _MAT_NAME.fullmatch(name)
     if match is None:
-        raise types.UserError(f"--source: the protocol names {name!r}, expected names like 1_001_1_01.png")
+        raise errors.UserError(f"--source: the protocol names {name!r}, expected names like 1_001_1_01.png")
     pair, person, view, index = (int(number) for number in match.groups())
     return pair, person, view, index
 
@@ -127,7 +127,7 @@ def _image(file: Any, boxes: str, name: str) -> Image.Image:
         cells = file[file[boxes][0, pair - 1]]
         pixels = np.asarray(file[cells[index - 1, person - 1]]).T
     except (KeyError, IndexError, ValueError) as error:
-        raise types.UserError(f"--source: {_MAT} has no {boxes} image {name}: {error}") from error
+        raise errors.UserError(f"--source: {_MAT} has no {boxes} image {name}: {error}") from error
     if pixels.ndim != 3 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8:
-        raise types.UserError(f"--source: {_MAT}: the {boxes} image {name} is empty or not [height, width, 3] uint8")
+        raise errors.UserError(f"--source: {_MAT}: the {boxes} image {name} is empty or not [height, width, 3] uint8")
     return Image.fromarray(np.ascontiguousarray(pixels))

@@ -3,8 +3,9 @@
 import pathlib
 import re
 
-from data_prep.readers import listing
-from reid_jax import types
+from reid_jax import errors, identities
+from reid_jax.data import folders
+from reid_jax.data_prep.readers import listing
 
 # Older copies have no underscores: 0001C6F0001X30823.jpg.
 NAME = re.compile(r"(?P<pid>\d+)_?C(?P<camid>\d+)_?F\d+_?X\d+\.(jpg|jpeg|png)", re.IGNORECASE)
@@ -38,33 +39,33 @@ def _is_root(folder: pathlib.Path) -> bool:
 
 
 def _sub_folders(folder: pathlib.Path, root: pathlib.Path, kind: str) -> list[pathlib.Path]:
-    where = f"--source: {listing.relative_path(folder, root)}/"
-    loose, folders = listing.list_images(folder), listing.list_folders(folder)
+    where = f"--source: {folders.relative_path(folder, root)}/"
+    loose, inner = folders.list_images(folder), folders.list_folders(folder)
     if loose:
-        raise types.UserError(f"{where} holds the image {loose[0].name}, it must hold {kind} folders only")
-    if not folders:
-        raise types.UserError(f"{where} holds no {kind} folders, found {listing.describe(folder)}")
-    return folders
+        raise errors.UserError(f"{where} holds the image {loose[0].name}, it must hold {kind} folders only")
+    if not inner:
+        raise errors.UserError(f"{where} holds no {kind} folders, found {folders.describe(folder)}")
+    return inner
 
 
 def _tracklet(folder: pathlib.Path, root: pathlib.Path, split: str) -> list[listing.Record]:
     frames = []
-    where, deeper = listing.relative_path(folder, root), listing.list_folders(folder)
+    where, deeper = folders.relative_path(folder, root), folders.list_folders(folder)
     if deeper:
-        raise types.UserError(f"--source: the tracklet {where}/ holds the folder {deeper[0].name}/, not frames only")
-    for file in listing.list_images(folder):
-        path = listing.relative_path(file, root)
+        raise errors.UserError(f"--source: the tracklet {where}/ holds the folder {deeper[0].name}/, not frames only")
+    for file in folders.list_images(folder):
+        path = folders.relative_path(file, root)
         labels = NAME.fullmatch(file.name)
         if labels is None:
-            raise types.UserError(f"--source: {path}: the name must give identity and camera like {EXAMPLE}")
+            raise errors.UserError(f"--source: {path}: the name must give identity and camera like {EXAMPLE}")
         pid, camid = int(labels["pid"]), int(labels["camid"])
         if not folder.parent.name.isdecimal() or pid != int(folder.parent.name):
-            raise types.UserError(f"--source: {path}: the name gives identity {pid}, its folder another one")
+            raise errors.UserError(f"--source: {path}: the name gives identity {pid}, its folder another one")
         if frames and camid != frames[0].camid:
-            raise types.UserError(
+            raise errors.UserError(
                 f"--source: the tracklet {where}/ has frames of several cameras, {frames[0].file.name} and {file.name}"
             )
-        frames.append(listing.Record(split, path, pid, camid, types.UNKNOWN, file))
+        frames.append(listing.Record(split, path, pid, camid, identities.UNKNOWN, file))
     if not frames:
-        raise types.UserError(f"--source: the tracklet {where}/ has no frames, found {listing.describe(folder)}")
+        raise errors.UserError(f"--source: the tracklet {where}/ has no frames, found {folders.describe(folder)}")
     return frames

@@ -2,7 +2,7 @@
 
 import re
 
-from data_prep.readers import listing, market1501
+from reid_jax.data_prep.readers import listing, market1501
 
 NAME = re.compile(r"(?P<pid>\d+)_c(?P<camid>\d+)_f\d+\.(jpg|jpeg|png)", re.IGNORECASE)
 EXAMPLE = "0001_c2_f0046182.jpg"

@@ -3,8 +3,9 @@
 import pathlib
 import re
 
-from data_prep.readers import csv_index, listing
-from reid_jax import types
+from reid_jax import errors, identities
+from reid_jax.data import folders
+from reid_jax.data_prep.readers import csv_index, listing
 
 
 def read(
@@ -37,9 +38,9 @@ def read(
     index = csv_index.find(source.folder, csv)
     if index is not None:
         if camid_from is not None:
-            raise types.UserError(f"--camid_from: {index.name} is used; put the camera into its camid column")
+            raise errors.UserError(f"--camid_from: {index.name} is used; put the camera into its camid column")
         if tracklets:
-            raise types.UserError(f"--tracklets: {index.name} is used; put the tracklets into its tracklet column")
+            raise errors.UserError(f"--tracklets: {index.name} is used; put the tracklets into its tracklet column")
         return csv_index.read(source.folder, index)
     camera = _camera_pattern(camid_from)
     by_split = {
@@ -47,7 +48,7 @@ def read(
         for split, folder in _split_folders(source.folder).items()
     }
     names = sorted({name for group in by_split.values() for name in group if name is not None})
-    pids: dict[str | None, int] = {None: types.UNKNOWN}
+    pids: dict[str | None, int] = {None: identities.UNKNOWN}
     # From 1, because 0 is a distractor.
     pids.update({name: pid for pid, name in enumerate(names, start=1)})
     groups = [
@@ -67,10 +68,10 @@ def _split_folders(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     splits = {split: folder / split for split in listing.SPLITS if (folder / split).is_dir()}
     if not splits:
         return {"train": folder}
-    stray = [path.name + "/" for path in listing.list_folders(folder) if path.name not in splits]
-    stray += [path.name for path in listing.list_images(folder)]
+    stray = [path.name + "/" for path in folders.list_folders(folder) if path.name not in splits]
+    stray += [path.name for path in folders.list_images(folder)]
     if stray:
-        raise types.UserError(
+        raise errors.UserError(
             f"--source: {stray[0]} lies beside {', '.join(f'{split}/' for split in splits)}; "
             f"with such folders every image must be in one of them"
         )
@@ -79,11 +80,11 @@ def _split_folders(folder: pathlib.Path) -> dict[str, pathlib.Path]:
 
 def _by_identity(folder: pathlib.Path) -> dict[str | None, list[list[pathlib.Path]]]:
     """Returns one list of images for each identity folder, or one under None if there are no such folders."""
-    loose = listing.list_images(folder)
-    groups = {child.name: listing.list_images(child, recursive=True) for child in listing.list_folders(folder)}
+    loose = folders.list_images(folder)
+    groups = {child.name: folders.list_images(child, recursive=True) for child in folders.list_folders(folder)}
     groups = {name: images for name, images in groups.items() if images}
     if loose and groups:
-        raise types.UserError(
+        raise errors.UserError(
             f"--source: {folder.name}/ holds both images ({loose[0].name}) and identity folders "
             f"({next(iter(groups))}/); use one or the other, or an index.csv"
         )
@@ -93,13 +94,13 @@ def _by_identity(folder: pathlib.Path) -> dict[str | None, list[list[pathlib.Pat
 def _tracklets_by_identity(folder: pathlib.Path) -> dict[str | None, list[list[pathlib.Path]]]:
     """Returns the tracklets' frames by identity folder, or all under None if there are no such folders."""
     _refuse_loose_images(folder)
-    inside = {child: listing.list_folders(child) for child in listing.list_folders(folder)}
+    inside = {child: folders.list_folders(child) for child in folders.list_folders(folder)}
     unknown = [_frames(child) for child in inside if not inside[child]]
     identities = [child for child in inside if inside[child]]
     if not identities:
         return {None: unknown}
     if unknown:
-        raise types.UserError(
+        raise errors.UserError(
             f"--tracklets: {folder.name}/ holds both a tracklet ({unknown[0][0].parent.name}/) and an identity with "
             f"tracklets in it ({identities[0].name}/); all tracklets of a split must lie at the same depth"
         )
@@ -109,9 +110,9 @@ def _tracklets_by_identity(folder: pathlib.Path) -> dict[str | None, list[list[p
 
 
 def _refuse_loose_images(folder: pathlib.Path) -> None:
-    loose = listing.list_images(folder)
+    loose = folders.list_images(folder)
     if loose:
-        raise types.UserError(
+        raise errors.UserError(
             f"--tracklets: the image {folder.name}/{loose[0].name} must be in the folder of a tracklet, without "
             f"other folders beside it"
         )
@@ -119,20 +120,20 @@ def _refuse_loose_images(folder: pathlib.Path) -> None:
 
 def _frames(folder: pathlib.Path) -> list[pathlib.Path]:
     where = f"--tracklets: the folder {folder.parent.name}/{folder.name}/"
-    deeper, frames = listing.list_folders(folder), listing.list_images(folder)
+    deeper, frames = folders.list_folders(folder), folders.list_images(folder)
     if deeper:
-        raise types.UserError(
+        raise errors.UserError(
             f"{where} holds the folder {deeper[0].name}/; tracklets must lie in a split, or in an identity of a split"
         )
     if not frames:
-        raise types.UserError(f"{where} is a tracklet without frames, found {listing.describe(folder)}")
+        raise errors.UserError(f"{where} is a tracklet without frames, found {folders.describe(folder)}")
     return frames
 
 
 def _check_one_camera(frames: list[listing.Record]) -> None:
     other = next((frame for frame in frames if frame.camid != frames[0].camid), None)
     if other is not None:
-        raise types.UserError(
+        raise errors.UserError(
             f"--camid_from: a tracklet must be of one camera; it finds {frames[0].camid} in {frames[0].path!r} and "
             f"{other.camid} in {other.path!r}"
         )
@@ -144,20 +145,20 @@ def _camera_pattern(camid_from: str | None) -> re.Pattern | None:
     try:
         pattern = re.compile(camid_from)
     except re.error as error:
-        raise types.UserError(f"--camid_from: {camid_from!r} is no regular expression: {error}") from error
+        raise errors.UserError(f"--camid_from: {camid_from!r} is no regular expression: {error}") from error
     if pattern.groups != 1:
-        raise types.UserError(f"--camid_from: {camid_from!r} must have exactly one group, it has {pattern.groups}")
+        raise errors.UserError(f"--camid_from: {camid_from!r} must have exactly one group, it has {pattern.groups}")
     return pattern
 
 
 def _record(
     root: pathlib.Path, split: str, file: pathlib.Path, pid: int, camera: re.Pattern | None
 ) -> listing.Record:
-    path = listing.relative_path(file, root)
-    camid = types.UNKNOWN
+    path = folders.relative_path(file, root)
+    camid = identities.UNKNOWN
     if camera is not None:
         found = camera.search(path)
         if found is None or not (found[1] or "").isdecimal():
-            raise types.UserError(f"--camid_from: {camera.pattern!r} finds no camera number in {path!r}")
+            raise errors.UserError(f"--camid_from: {camera.pattern!r} finds no camera number in {path!r}")
         camid = int(found[1])
-    return listing.Record(split, path, pid, camid, types.UNKNOWN, file)
+    return listing.Record(split, path, pid, camid, identities.UNKNOWN, file)

@@ -3,8 +3,9 @@
 import pathlib
 import re
 
-from data_prep.readers import listing
-from reid_jax import types
+from reid_jax import errors, identities
+from reid_jax.data import folders
+from reid_jax.data_prep.readers import listing
 
 _FOLDERS = {"bounding_box_train": "train", "query": "query", "bounding_box_test": "gallery"}
 EXPECTED = "the folders " + ", ".join(_FOLDERS)
@@ -51,17 +52,17 @@ def read_market_layout(root: pathlib.Path, name_pattern: re.Pattern, example: st
     """
     records = []
     for folder, split in _FOLDERS.items():
-        images = listing.list_images(root / folder)
+        images = folders.list_images(root / folder)
         if not images:
-            raise types.UserError(f"--source: {folder} holds no images, found {listing.describe(root / folder)}")
+            raise errors.UserError(f"--source: {folder} holds no images, found {folders.describe(root / folder)}")
         for file in images:
             labels = name_pattern.fullmatch(file.name)
             if labels is None:
-                raise types.UserError(
+                raise errors.UserError(
                     f"--source: {folder}/{file.name}: the name must give identity and camera like {example}"
                 )
-            path = listing.relative_path(file, root)
+            path = folders.relative_path(file, root)
             records.append(
-                listing.Record(split, path, int(labels["pid"]), int(labels["camid"]), types.UNKNOWN, file)
+                listing.Record(split, path, int(labels["pid"]), int(labels["camid"]), identities.UNKNOWN, file)
             )
     return records

@@ -13,8 +13,8 @@ import numpy as np
 import scipy.io
 import scipy.io.matlab
 
-from data_prep.readers import listing
-from reid_jax import types
+from reid_jax import errors, identities
+from reid_jax.data_prep.readers import listing
 
 _FOLDERS = ("bbox_train", "bbox_test")
 _NAME = re.compile(r"(?P<pid>00-1|\d{4})C(?P<camid>\d)T\d+F\d+\.(jpg|jpeg|png)", re.IGNORECASE)
@@ -82,11 +82,11 @@ def _is_root(folder: pathlib.Path) -> bool:
 def _load_tracks(info: pathlib.Path, part: str) -> _Tracks:
     list_name, mat_name = f"{part}_name.txt", f"tracks_{part}_info.mat"
     if not (info / list_name).is_file():
-        raise types.UserError(f"--source: info/{list_name} is missing")
+        raise errors.UserError(f"--source: info/{list_name} is missing")
     names = (info / list_name).read_text(encoding="utf-8", errors="replace").splitlines()
     matrix = _load_matrix(info / mat_name, f"track_{part}_info")
     if matrix.ndim != 2 or matrix.shape[1] != 4:
-        raise types.UserError(f"--source: {mat_name}: track_{part}_info must be [T, 4], it is {list(matrix.shape)}")
+        raise errors.UserError(f"--source: {mat_name}: track_{part}_info must be [T, 4], it is {list(matrix.shape)}")
     return _Tracks(f"bbox_{part}", list_name, mat_name, [name.strip() for name in names], matrix)
 
 
@@ -95,7 +95,7 @@ def _load_queries(info: pathlib.Path, num_tracklets: int) -> set[int]:
     rows = _load_matrix(info / f"{_QUERY}.mat", _QUERY).ravel().tolist()
     wrong = next((row for row in rows if not 1 <= row <= num_tracklets), None)
     if wrong is not None:
-        raise types.UserError(
+        raise errors.UserError(
             f"--source: {_QUERY}.mat names the test tracklet {wrong}, tracks_test_info.mat has 1 to {num_tracklets}"
         )
     return set(rows)
@@ -103,7 +103,7 @@ def _load_queries(info: pathlib.Path, num_tracklets: int) -> set[int]:
 
 def _load_matrix(file: pathlib.Path, key: str) -> np.ndarray:
     if not file.is_file():
-        raise types.UserError(f"--source: info/{file.name} is missing")
+        raise errors.UserError(f"--source: info/{file.name} is missing")
     try:
         matrix = np.asarray(scipy.io.loadmat(file)[key])
         # MATLAB's own numbers are floating-point.
@@ -111,7 +111,7 @@ def _load_matrix(file: pathlib.Path, key: str) -> np.ndarray:
         if not np.array_equal(whole, matrix):
             raise ValueError(f"{key} holds a number that is not whole")
     except _DAMAGE as error:
-        raise types.UserError(f"--source: {file.name} must be a MATLAB file with {key}: {error}") from error
+        raise errors.UserError(f"--source: {file.name} must be a MATLAB file with {key}: {error}") from error
     return whole
 
 
@@ -119,26 +119,26 @@ def _tracklet(root: pathlib.Path, tracks: _Tracks, row: int, split: str) -> list
     """Returns the frames of a tracklet, none of a junk one."""
     first, last, pid, camid = tracks.matrix[row - 1].tolist()
     where = f"--source: {tracks.mat_name} tracklet {row}"
-    if pid == types.UNKNOWN:
+    if pid == identities.UNKNOWN:
         return []
     if first > last:
-        raise types.UserError(f"{where} has no frames: it begins with line {first} and ends with line {last}")
+        raise errors.UserError(f"{where} has no frames: it begins with line {first} and ends with line {last}")
     if not (1 <= first and last <= len(tracks.names)):
-        raise types.UserError(
+        raise errors.UserError(
             f"{where} has lines {first} to {last}, {tracks.list_name} has 1 to {len(tracks.names)}"
         )
     frames = []
     for name in tracks.names[first - 1 : last]:
         labels = _NAME.fullmatch(name)
         if labels is None:
-            raise types.UserError(f"{where}: {name!r} in {tracks.list_name} must be like 0001C1T0001F001.jpg")
-        named_pid = types.UNKNOWN if labels["pid"] == _JUNK else int(labels["pid"])
+            raise errors.UserError(f"{where}: {name!r} in {tracks.list_name} must be like 0001C1T0001F001.jpg")
+        named_pid = identities.UNKNOWN if labels["pid"] == _JUNK else int(labels["pid"])
         if (named_pid, int(labels["camid"])) != (pid, camid):
-            raise types.UserError(
+            raise errors.UserError(
                 f"{where} is identity {pid} in camera {camid}, its frame {name} in {tracks.list_name} is not"
             )
         path = f"{tracks.folder}/{labels['pid']}/{name}"
         if not (root / path).is_file():
-            raise types.UserError(f"{where}: there is no image {path}")
-        frames.append(listing.Record(split, path, pid, camid, types.UNKNOWN, root / path))
+            raise errors.UserError(f"{where}: there is no image {path}")
+        frames.append(listing.Record(split, path, pid, camid, identities.UNKNOWN, root / path))
     return frames

@@ -3,8 +3,8 @@
 import pathlib
 import re
 
-from data_prep.readers import listing
-from reid_jax import types
+from reid_jax import errors, identities
+from reid_jax.data_prep.readers import listing
 
 # Validation identities are trained on, as in the papers: 32,621 images of 1,041 identities.
 _LISTS = {
@@ -55,17 +55,17 @@ def _read_list(root: pathlib.Path, list_name: str, split: str, image_folder: str
         path, _, pid = line.strip().rpartition(" ")
         image = _NAME.fullmatch(pathlib.PurePosixPath(path).name)
         if image is None or not pid.isdecimal():
-            raise types.UserError(
+            raise errors.UserError(
                 f"{where}: {line.strip()!r} must be like '0000/0000_000_01_0303morning_0008_0.jpg 0'"
             )
         if path.startswith("/") or ".." in pathlib.PurePosixPath(path).parts:
-            raise types.UserError(f"{where}: {path!r} must lie inside {image_folder}/")
+            raise errors.UserError(f"{where}: {path!r} must lie inside {image_folder}/")
         file = root / image_folder / path
         if not file.is_file():
-            raise types.UserError(f"{where}: there is no image {image_folder}/{path}")
+            raise errors.UserError(f"{where}: there is no image {image_folder}/{path}")
         records.append(
             listing.Record(
-                split, f"{image_folder}/{path}", int(pid) + 1, int(image["camid"]), types.UNKNOWN, file
+                split, f"{image_folder}/{path}", int(pid) + 1, int(image["camid"]), identities.UNKNOWN, file
             )
         )
     return records

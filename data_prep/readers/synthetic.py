@@ -5,8 +5,8 @@ import inspect
 import types as python_types
 from collections.abc import Callable
 
-from data_prep import synthetic
-from data_prep.readers import dukemtmc_videoreid, listing, market1501
+from reid_jax.data_prep import synthetic
+from reid_jax.data_prep.readers import dukemtmc_videoreid, listing, market1501
 from reid_jax.progress import ProgressBar
 
 

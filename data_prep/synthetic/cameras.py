@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from data_prep.synthetic import scenes
-from data_prep.synthetic.palettes import Palette
-from data_prep.synthetic.streams import Stream, generator
+from reid_jax.data_prep.synthetic import scenes
+from reid_jax.data_prep.synthetic.palettes import Palette
+from reid_jax.data_prep.synthetic.streams import Stream, generator
 
 SCENE_HEIGHT, _SCENE_WIDTH = 1.5, 6.0  # of a painted scene, in image heights
 _SCENE_PIXELS = 1.5  # of the painting per pixel of the image, along each axis: backgrounds are blurred anyway

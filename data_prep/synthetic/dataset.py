@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.synthetic import cameras, rendering
-from data_prep.synthetic.cameras import Camera
-from data_prep.synthetic.identities import Identity, draw_identities
-from data_prep.synthetic.palettes import PALETTES
-from data_prep.synthetic.streams import Stream, generator
-from reid_jax import types
+from reid_jax import errors
+from reid_jax.data_prep.synthetic import cameras, rendering
+from reid_jax.data_prep.synthetic.cameras import Camera
+from reid_jax.data_prep.synthetic.identities import Identity, draw_identities
+from reid_jax.data_prep.synthetic.palettes import PALETTES
+from reid_jax.data_prep.synthetic.streams import Stream, generator
 
 _TRAIN, _QUERY, _GALLERY = "bounding_box_train", "query", "bounding_box_test"
 _PASSAGE_LENGTH = 2  # images of one walk past a camera
@@ -124,16 +124,16 @@ def check_integers(limits: dict[str, tuple[int, int, int | None]]) -> None:
     for name, (value, low, high) in limits.items():
         rule = f"at least {low}" if high is None else f"in {low}..{high}"
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
-            raise types.UserError(f"{name} must be an integer {rule}, got {value!r}")
+            raise errors.UserError(f"{name} must be an integer {rule}, got {value!r}")
         if value < low or (high is not None and value > high):
-            raise types.UserError(f"{name} must be {rule}, got {value}")
+            raise errors.UserError(f"{name} must be {rule}, got {value}")
 
 
 def make_folders(root: pathlib.Path | str, names: tuple[str, ...]) -> pathlib.Path:
     """Makes a data set's folders inside `root`, which must not exist or be empty, else a UserError; returns it."""
     root = pathlib.Path(root)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise types.UserError(f"root must be an empty folder or a new one, got {str(root)!r}")
+        raise errors.UserError(f"root must be an empty folder or a new one, got {str(root)!r}")
     for folder in names:
         (root / folder).mkdir(parents=True)
     return root

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from data_prep.synthetic import garments, heads
-from data_prep.synthetic.identities import Identity
-from data_prep.synthetic.meshes import Mesh, join, tube
-from data_prep.synthetic.palettes import RGB
-from data_prep.synthetic.poses import HIP, KNEE, Arm, Leg, Skeleton
+from reid_jax.data_prep.synthetic import garments, heads
+from reid_jax.data_prep.synthetic.identities import Identity
+from reid_jax.data_prep.synthetic.meshes import Mesh, join, tube
+from reid_jax.data_prep.synthetic.palettes import RGB
+from reid_jax.data_prep.synthetic.poses import HIP, KNEE, Arm, Leg, Skeleton
 
 _LIMB_SECTORS = 8
 

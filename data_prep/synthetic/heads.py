@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from data_prep.synthetic.identities import Identity
-from data_prep.synthetic.meshes import Mesh, tube
-from data_prep.synthetic.palettes import RGB
-from data_prep.synthetic.poses import HEAD, NECK, Skeleton
+from reid_jax.data_prep.synthetic.identities import Identity
+from reid_jax.data_prep.synthetic.meshes import Mesh, tube
+from reid_jax.data_prep.synthetic.palettes import RGB
+from reid_jax.data_prep.synthetic.poses import HEAD, NECK, Skeleton
 
 _SECTORS = 16
 _RINGS = 11

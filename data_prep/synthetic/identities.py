@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.synthetic.palettes import Palette, Weights
-from data_prep.synthetic.streams import Stream, generator
+from reid_jax.data_prep.synthetic.palettes import Palette, Weights
+from reid_jax.data_prep.synthetic.streams import Stream, generator
 
 # Value -> weight; the rest of what is drawn is the palette's.
 _SKINS = {"pale": 4, "tan": 4, "olive": 2, "dark": 2}

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.synthetic.identities import Identity
+from reid_jax.data_prep.synthetic.identities import Identity
 
 # Lengths are in units of the person's height.
 KNEE, HIP, WAIST, CHEST, SHOULDER, NECK, HEAD = 0.265, 0.50, 0.60, 0.72, 0.795, 0.835, 0.925

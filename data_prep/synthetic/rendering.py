@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from data_prep.synthetic import cameras, figures, meshes, poses, scenes
-from data_prep.synthetic.cameras import Camera
-from data_prep.synthetic.identities import Identity
+from reid_jax.data_prep.synthetic import cameras, figures, meshes, poses, scenes
+from reid_jax.data_prep.synthetic.cameras import Camera
+from reid_jax.data_prep.synthetic.identities import Identity
 
 _SUPERSAMPLING = 3  # pixels painted per pixel of the image, along each axis
 # A detector's box is about 2.55 times as high as wide, and is stretched to the image's shape.

@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.readers import listing
-from data_prep.synthetic import cameras, dataset, rendering
-from data_prep.synthetic.cameras import Camera
-from data_prep.synthetic.identities import Identity, draw_identities
-from data_prep.synthetic.palettes import PALETTES
-from data_prep.synthetic.streams import Stream, generator
+from reid_jax.data_prep.readers import listing
+from reid_jax.data_prep.synthetic import cameras, dataset, rendering
+from reid_jax.data_prep.synthetic.cameras import Camera
+from reid_jax.data_prep.synthetic.identities import Identity, draw_identities
+from reid_jax.data_prep.synthetic.palettes import PALETTES
+from reid_jax.data_prep.synthetic.streams import Stream, generator
 
 _FEWEST_CAMERAS, _MOST_CAMERAS = 2, 4  # that see a person
 _TWICE = 2  # cameras that see a person twice

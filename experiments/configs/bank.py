@@ -2,12 +2,12 @@
 
 import ml_collections
 
-from experiments.configs import shared
+from reid_jax.runs import base_config
 
 
 def add_fields(config: ml_collections.ConfigDict) -> None:
     """Adds source, memory, train, loss, augment and stop, and the model's neck."""
-    small = config.data.dataset in shared.SMALL_DATASETS
+    small = config.data.dataset in base_config.SMALL_DATASETS
     config.model.neck = "bn"  # the embeddings are those after it (reference code)
     if not small:
         config.model.last_stride = 1  # reference code
@@ -27,7 +27,7 @@ def add_fields(config: ml_collections.ConfigDict) -> None:
     config.train.num_steps = 50 if small else 100  # of each epoch
     config.train.num_ids = 16  # P: clusters per batch, fewer images than P x K where clusters are small
     config.train.num_instances = 4  # K: images per cluster in a batch, at most; as many of the source again
-    config.train.num_frames = shared.num_frames(config.data.dataset)  # drawn from each tracklet; 1 for images
+    config.train.num_frames = base_config.num_frames(config.data.dataset)  # drawn from each tracklet; 1 for images
     config.train.optimizer = "adam"  # sec. 5.1; "sgd" | "adam"
     config.train.learning_rate = 1e-3 if small else 3.5e-4  # sec. 5.1
     config.train.drop_every = 0 if small else 8000  # steps after which the rate is multiplied by 0.1

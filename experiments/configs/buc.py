@@ -9,15 +9,16 @@ chosen.
 
 import ml_collections
 
-from experiments.configs import lookup, shared
+from reid_jax.experiments.configs import lookup
+from reid_jax.runs import base_config
 
 
 def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     """Returns BUC's config for one data set."""
-    config = shared.base_config(dataset)
+    config = base_config.base_config(dataset)
     lookup.add_training(config)
-    is_small = config.data.dataset in shared.SMALL_DATASETS
-    is_video = config.data.dataset in shared.VIDEO_DATASETS
+    is_small = config.data.dataset in base_config.SMALL_DATASETS
+    is_video = config.data.dataset in base_config.VIDEO_DATASETS
 
     config.train.num_iterations = 10 if is_small else 20  # stages at most: 1 and then one per merge
     # Of stage 0, every sample a class of its own (sec. 4.2).
@@ -34,7 +35,7 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.dissimilarity.metric = "euclidean"
     config.dissimilarity.part_weight = 0.0  # lambda_p of SSL's part term (SSL Table 3: 0.5)
     # Horizontal stripes; they divide the feature map's height, 4 for square images.
-    config.dissimilarity.num_parts = 4 if config.data.dataset in ("coil100", shared.CIFAR10) else 8
+    config.dissimilarity.num_parts = 4 if config.data.dataset in ("coil100", base_config.CIFAR10) else 8
     config.dissimilarity.camera_penalty = 0.0  # lambda_c of SSL's cross-camera term (SSL Table 3: 0.02)
 
     config.stop = ml_collections.ConfigDict()

@@ -8,14 +8,15 @@ Person data sets have the paper's values (section 5.1), and where the paper is s
 
 import ml_collections
 
-from experiments.configs import bank, shared
-from reid_jax import dynamics_options
+from reid_jax.cluster_dynamics import choices
+from reid_jax.experiments.configs import bank
+from reid_jax.runs import base_config
 
 
 def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     """Returns HCD's config for one data set, the target."""
-    config = shared.base_config(dataset)
-    small = config.data.dataset in shared.SMALL_DATASETS
+    config = base_config.base_config(dataset)
+    small = config.data.dataset in base_config.SMALL_DATASETS
     bank.add_fields(config)
 
     config.labels = ml_collections.ConfigDict()
@@ -29,7 +30,7 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.memory.refresh = small  # embed all images anew, without augmentation, at an iteration's beginning
 
     # How labels are updated: see reid_jax.dynamics_options.Options, whose defaults these are.
-    config.dynamics = ml_collections.ConfigDict(dynamics_options.Options()._asdict())
+    config.dynamics = ml_collections.ConfigDict(choices.Options()._asdict())
     config.dynamics.min_similarity = ml_collections.config_dict.placeholder(float)  # None: by the features at hand
     if small:
         # Embeddings of a small network that has hardly learned lie close together: it takes a stricter affinity than

@@ -7,18 +7,19 @@ What HCD compares its online labels with (Table 2), under the same training.
 
 import ml_collections
 
-from experiments.configs import bank, shared
+from reid_jax.experiments.configs import bank
+from reid_jax.runs import base_config
 
 
 def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     """Returns the baselines' config for one data set, the target."""
-    config = shared.base_config(dataset)
+    config = base_config.base_config(dataset)
     bank.add_fields(config)
     # "unified": the last feature of every sample, outliers are classes of their own (SpCL, but for its self-paced
     # choice of reliable clusters); "cluster": one vector per cluster, outliers are left out (Cluster Contrast).
     config.memory.kind = "unified"
     config.memory.cluster_momentum = 0.1  # the old vector's share, of "cluster" (its reference code)
     config.cluster = bank.cluster_fields()
-    if config.data.dataset not in shared.SMALL_DATASETS:
+    if config.data.dataset not in base_config.SMALL_DATASETS:
         config.cluster.k1 = 30  # SpCL's and Cluster Contrast's code; 20 is HCD's
     return config

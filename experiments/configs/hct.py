@@ -8,13 +8,13 @@ CPU, where the paper's rate would learn nothing in minutes; docs/results.md says
 
 import ml_collections
 
-from experiments.configs import shared
+from reid_jax.runs import base_config
 
 
 def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     """Returns HCT's config for one data set."""
-    config = shared.base_config(dataset)
-    small = config.data.dataset in shared.SMALL_DATASETS
+    config = base_config.base_config(dataset)
+    small = config.data.dataset in base_config.SMALL_DATASETS
 
     config.cluster = ml_collections.ConfigDict()
     config.cluster.merge_percent = 0.07  # mp: each step unites int(mp * N) pairs of clusters (Table 4)
@@ -29,7 +29,7 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.train.num_epochs = 8 if small else 60  # per iteration; an epoch shows every cluster once (Table 3)
     config.train.num_ids = 16  # P: clusters per batch
     config.train.num_instances = 4  # K: images per cluster in a batch
-    config.train.num_frames = shared.num_frames(config.data.dataset)  # drawn from each tracklet; 1 for images
+    config.train.num_frames = base_config.num_frames(config.data.dataset)  # drawn from each tracklet; 1 for images
     config.train.optimizer = "sgd"  # "sgd" | "adam"
     config.train.learning_rate = 0.01 if small else 6e-5
     config.train.momentum = 0.9

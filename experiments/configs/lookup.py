@@ -2,13 +2,13 @@
 
 import ml_collections
 
-from experiments.configs import shared
+from reid_jax.runs import base_config
 
 
 def add_training(config: ml_collections.ConfigDict) -> None:
-    """Adds head, memory, loss, train and augment to a config from `shared.base_config`."""
+    """Adds head, memory, loss, train and augment to a config from `base_config.base_config`."""
     dataset = config.data.dataset
-    is_small, is_video = dataset in shared.SMALL_DATASETS, dataset in shared.VIDEO_DATASETS
+    is_small, is_video = dataset in base_config.SMALL_DATASETS, dataset in base_config.VIDEO_DATASETS
     # BUC's code freezes the stem, layer1 and layer2 for video; random weights must all be trained.
     config.model.frozen_stages = 2 if is_video and not is_small else 0
 
@@ -25,7 +25,7 @@ def add_training(config: ml_collections.ConfigDict) -> None:
 
     config.train = ml_collections.ConfigDict()
     config.train.batch_size = 32 if is_small and not is_video else 16  # samples (BUC sec. 4.2)
-    config.train.num_frames = shared.num_frames(dataset)  # drawn from each tracklet; 1 for images
+    config.train.num_frames = base_config.num_frames(dataset)  # drawn from each tracklet; 1 for images
     config.train.num_epochs = 5 if is_video else 2  # of every iteration but the first (BUC's reference code)
     config.train.optimizer = "sgd"  # "sgd" | "adam"
     config.train.learning_rate = 0.1  # until drop_epoch

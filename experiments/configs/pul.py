@@ -8,7 +8,7 @@ Person data sets have the paper's values (section IV-B), and where the paper is 
 
 import ml_collections
 
-from experiments.configs import shared
+from reid_jax.runs import base_config
 
 # The paper's sources, and the number of clusters (section IV-C).
 _SOURCES = {
@@ -31,8 +31,8 @@ def max_shift(width: int) -> float:
 
 def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     """Returns PUL's config for one data set, the target."""
-    config = shared.base_config(dataset)
-    small = config.data.dataset in shared.SMALL_DATASETS
+    config = base_config.base_config(dataset)
+    small = config.data.dataset in base_config.SMALL_DATASETS
     if not small:
         config.data.height, config.data.width = 224, 224  # sec. IV-B
 
@@ -65,7 +65,7 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     # Of each iteration's fine-tuning (sec. IV-B).
     config.train.num_epochs = _SMALL_EPOCHS.get(config.data.dataset, 5) if small else 20
     config.train.batch_size = 16  # sec. IV-B
-    config.train.num_frames = shared.num_frames(config.data.dataset)  # drawn from each tracklet; 1 for images
+    config.train.num_frames = base_config.num_frames(config.data.dataset)  # drawn from each tracklet; 1 for images
     config.train.optimizer = "sgd"  # "sgd" | "adam"
     config.train.learning_rate = 0.01 if small else 0.001  # sec. IV-B
     config.train.momentum = 0.9  # sec. IV-B

@@ -9,15 +9,16 @@ were chosen.
 
 import ml_collections
 
-from experiments.configs import lookup, shared
+from reid_jax.experiments.configs import lookup
+from reid_jax.runs import base_config
 
 
 def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     """Returns softened similarity learning's config for one data set."""
-    config = shared.base_config(dataset)
+    config = base_config.base_config(dataset)
     lookup.add_training(config)
-    is_small = config.data.dataset in shared.SMALL_DATASETS
-    is_video = config.data.dataset in shared.VIDEO_DATASETS
+    is_small = config.data.dataset in base_config.SMALL_DATASETS
+    is_video = config.data.dataset in base_config.VIDEO_DATASETS
 
     # The baseline, with hard labels, is the first iteration; then 25 with softened ones (Fig. 4a).
     config.train.num_iterations = {"synthetic": 16, "synthetic_video": 12, "coil100": 12}.get(config.data.dataset, 26)
@@ -32,7 +33,7 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.dissimilarity.num_reliable = 4  # k (Fig. 4c)
     config.dissimilarity.part_weight = 0.5  # lambda_p (eq. 7, Fig. 4e); 0: without parts
     # p, horizontal stripes; they divide the feature map's height, 4 for square images (Fig. 4f).
-    config.dissimilarity.num_parts = 4 if config.data.dataset in ("coil100", shared.CIFAR10) else 8
+    config.dissimilarity.num_parts = 4 if config.data.dataset in ("coil100", base_config.CIFAR10) else 8
     config.dissimilarity.camera_penalty = 0.02  # lambda_c of the cross-camera term (eq. 6, Fig. 4d); 0: without it
 
     config.stop = ml_collections.ConfigDict()

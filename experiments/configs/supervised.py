@@ -7,13 +7,13 @@ The papers name the baseline's loss but not its schedule: the rates and lengths 
 
 import ml_collections
 
-from experiments.configs import shared
+from reid_jax.runs import base_config
 
 
 def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     """Returns the supervised baselines' config for one data set."""
-    config = shared.base_config(dataset)
-    small = config.data.dataset in shared.SMALL_DATASETS
+    config = base_config.base_config(dataset)
+    small = config.data.dataset in base_config.SMALL_DATASETS
 
     config.train = ml_collections.ConfigDict()
     config.train.loss = "triplet"  # "triplet": batch-hard on PK batches; "classifier": cross-entropy over identities
@@ -22,7 +22,7 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.train.num_epochs = 20 if small else 50
     config.train.num_ids = 16  # P: identities per batch
     config.train.num_instances = 4  # K: images per identity; "classifier" draws P x K images at random
-    config.train.num_frames = shared.num_frames(config.data.dataset)  # drawn from each tracklet; 1 for images
+    config.train.num_frames = base_config.num_frames(config.data.dataset)  # drawn from each tracklet; 1 for images
     config.train.optimizer = "sgd"  # "sgd" | "adam"
     config.train.learning_rate = 0.01
     config.train.drop_every = 60 if small else 200  # epochs after which the rate falls by drop_factor; 0: never

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from reid_jax import dynamics_options
+from reid_jax.cluster_dynamics import choices
 
 _HCT = "HCT (Zeng et al., CVPR 2020)"
 _BUC = "BUC (Lin et al., AAAI 2019)"
@@ -137,8 +137,8 @@ def _cluster_dynamics_sweeps() -> dict[str, Sweep]:
     }
     readings = {
         "reference code, mended": {},
-        "reference code": _in_section("dynamics", dynamics_options.REFERENCE_READING),
-        "paper": _in_section("dynamics", dynamics_options.PAPER_READING),
+        "reference code": _in_section("dynamics", choices.REFERENCE_READING),
+        "paper": _in_section("dynamics", choices.PAPER_READING),
     }
     merge = _one_field("alpha_M", "dynamics.alpha_merge", (0.1, 0.3, 0.5, 0.7, 0.9, 0.99))
     split = _one_field("alpha_S", "dynamics.alpha_split", (0.3, 0.5, 0.7, 0.9, 0.95, 0.99))

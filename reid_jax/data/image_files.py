@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from reid_jax import types
+from reid_jax import errors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,5 +48,5 @@ def inside(folder: str | pathlib.Path, path: str) -> pathlib.Path:
     # Backslashes may be in a name, and on Windows lead to other folders; only there "1:a.jpg" names a drive.
     leads_out = any(".." in each.parts or each.root for each in (relative, as_windows)) or pathlib.PurePath(path).drive
     if leads_out or not relative.parts or "\0" in path:
-        raise types.UserError(f"the path {path!r} must lead to a file inside {str(folder)!r}")
+        raise errors.UserError(f"the path {path!r} must lead to a file inside {str(folder)!r}")
     return pathlib.Path(folder, *relative.parts)

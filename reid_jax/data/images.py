@@ -15,7 +15,7 @@ import grain
 import numpy as np
 from PIL import Image
 
-from reid_jax import atomic, types
+from reid_jax import atomic, errors
 from reid_jax.data.image_files import ImageFiles
 from reid_jax.data.records import Records
 from reid_jax.progress import ProgressBar
@@ -46,6 +46,14 @@ def decode(encoded: bytes, height: int, width: int) -> np.ndarray:
     return np.asarray(image)
 
 
+def resize_images(images: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resizes images [N, h, w, 3] uint8 as `decode` does: [N, height, width, 3] uint8."""
+    if images.shape[1:3] == (height, width):
+        return images
+    pictures = (Image.fromarray(each).resize((width, height), Image.Resampling.BILINEAR) for each in images)
+    return np.stack([np.asarray(picture) for picture in pictures])
+
+
 def decode_small(encoded: bytes, size: int) -> np.ndarray:
     """Decodes one image for people to look at: [h, w, 3] uint8 RGB, no side longer than `size` pixels."""
     image = Image.open(io.BytesIO(encoded))
@@ -72,7 +80,7 @@ class _DecodeAt:
         try:
             return decode(self.records.encoded(index), self.height, self.width)
         except OSError as error:  # Pillow's errors for files it cannot decode
-            raise types.UserError(
+            raise errors.UserError(
                 f"{self.records.name}: cannot decode {self.records.paths[index]}: {error}"
             ) from error
 
@@ -177,14 +185,14 @@ def open_images(
         except OSError as error:
             if error.errno not in _NOT_WRITABLE:
                 raise
-            raise types.UserError(
+            raise errors.UserError(
                 f"data.cache_dir: the image cache {str(path)!r} cannot be written: {error.strerror}; give another "
                 "folder, or data.cache_gib = 0 to stream the images"
             ) from error
     try:
         return CachedImages(np.load(path, mmap_mode="r"))
     except (ValueError, EOFError) as error:
-        raise types.UserError(f"the image cache {str(path)!r} is damaged ({error}); delete it and start again") from error
+        raise errors.UserError(f"the image cache {str(path)!r} is damaged ({error}); delete it and start again") from error
 
 
 def _write_cache(records: Records, height: int, width: int, path: pathlib.Path, num_workers: int) -> None:

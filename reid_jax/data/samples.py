@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from reid_jax import types
+from reid_jax import errors, identities
 from reid_jax.data.records import Records
 
 
@@ -25,6 +25,12 @@ class Samples:
     pids: np.ndarray
     camids: np.ndarray
     names: np.ndarray
+
+    @classmethod
+    def of_images(cls, num_images: int) -> "Samples":
+        """Returns one sample for each of S images of which nothing is known; an image's name is its number."""
+        every, unknown = np.arange(num_images + 1), np.full(num_images, identities.UNKNOWN)
+        return cls(every[:-1], every, unknown, unknown, np.arange(num_images).astype(np.str_))
 
     def __len__(self) -> int:
         return len(self.pids)
@@ -53,10 +59,10 @@ def tracklet_samples(records: Records, *, max_frames: int) -> Samples:
     """
     where = f"data.tracklets: {records.dataset}/{records.split}"
     if max_frames < 1:
-        raise types.UserError(f"data.max_frames must be at least 1, got {max_frames}")
+        raise errors.UserError(f"data.max_frames must be at least 1, got {max_frames}")
     without = np.flatnonzero(records.tracklets < 0)
     if len(without):
-        raise types.UserError(
+        raise errors.UserError(
             f"{where}: {len(without)} of {len(records)} images belong to no tracklet, the first is "
             f"{records.paths[without[0]]}"
         )
@@ -65,7 +71,7 @@ def tracklet_samples(records: Records, *, max_frames: int) -> Samples:
         values = getattr(records, name)
         odd = np.flatnonzero(values != values[firsts[labels]])
         if len(odd):
-            raise types.UserError(
+            raise errors.UserError(
                 f"{where}: the frames of tracklet {records.tracklets[odd[0]]} have different {name}: "
                 f"{values[firsts[labels[odd[0]]]]} and {values[odd[0]]}, at {records.paths[odd[0]]}"
             )

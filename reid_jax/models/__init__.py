@@ -1,0 +1,5 @@
+"""Backbones, pooling, heads, and the weights they start from."""
+
+from reid_jax import lazy
+
+__getattr__ = lazy.attributes(__name__)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from reid_jax import types
+from reid_jax import errors
 
 
 class BatchNorm(nn.Module):
@@ -63,7 +63,7 @@ class BatchNorm(nn.Module):
         axes = tuple(range(1, grouped.ndim - 1))
         count = math.prod(grouped.shape[1:-1])
         if count < 2:
-            raise types.UserError(
+            raise errors.UserError(
                 f"batch norm needs more than one value per channel and group in training, got {x.shape} in groups "
                 f"of {self.group_size or len(x)} images"
             )
@@ -87,7 +87,7 @@ def _num_groups(shape: tuple[int, ...], group_size: int) -> int:
     if group_size == 0:
         return 1
     if group_size < 0 or shape[0] % group_size:
-        raise types.UserError(
+        raise errors.UserError(
             f"bn_group_size must divide the batch of {shape[0]} images (0 = the whole batch), got {group_size}"
         )
     return shape[0] // group_size

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from reid_jax import types
+from reid_jax import errors
 
 
 def calibrate_batch_norm(
@@ -59,7 +59,7 @@ def calibrate_batch_norm(
         total = add_statistics(weights, total, images)
         count += 1
     if count == 0:
-        raise types.UserError("batch-norm calibration needs at least one batch of images, got none")
+        raise errors.UserError("batch-norm calibration needs at least one batch of images, got none")
     return {**weights, "batch_stats": jax.tree.map(lambda t: t / count, total)}
 
 
@@ -85,7 +85,7 @@ def calibrate_neck(
     # Mean 0 and variance 1 leave the features as they are, but for the epsilon.
     embedded = [np.asarray(embed(variables, images), np.float64) for images in batches]
     if not embedded:
-        raise types.UserError("batch-norm calibration needs at least one batch of images, got none")
+        raise errors.UserError("batch-norm calibration needs at least one batch of images, got none")
     rows = np.concatenate(embedded)
     measured = {"mean": jnp.float32(rows.mean(axis=0)), "var": jnp.float32(rows.var(axis=0, ddof=1))}
     return {**variables, "batch_stats": {**variables["batch_stats"], "neck": measured}}

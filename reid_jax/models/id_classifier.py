@@ -3,7 +3,7 @@
 import jax
 from flax import linen as nn
 
-from reid_jax import types
+from reid_jax.embeddings import Features
 from reid_jax.models.heads import Classifier
 from reid_jax.models.reid import ReidModel
 
@@ -24,7 +24,7 @@ class IdClassifier(ReidModel):
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool) -> tuple[types.Features, jax.Array]:
+    def __call__(self, images: jax.Array, *, train: bool) -> tuple[Features, jax.Array]:
         """Embeds and classifies a batch.
 
         Args:

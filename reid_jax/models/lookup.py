@@ -3,7 +3,8 @@
 import jax
 from flax import linen as nn
 
-from reid_jax import types
+from reid_jax import errors
+from reid_jax.embeddings import Features
 from reid_jax.models import pooling
 from reid_jax.models.heads import EmbeddingHead
 from reid_jax.models.reid import ReidModel
@@ -32,18 +33,18 @@ class LookupModel(ReidModel):
             UserError: a field breaks its rule.
         """
         if self.head_dim < 0:
-            raise types.UserError(f"head.dim must be at least 0 (0 = the backbone's), got {self.head_dim}")
+            raise errors.UserError(f"head.dim must be at least 0 (0 = the backbone's), got {self.head_dim}")
         if not 0 <= self.dropout < 1:
-            raise types.UserError(f"head.dropout must be at least 0 and less than 1, got {self.dropout}")
+            raise errors.UserError(f"head.dropout must be at least 0 and less than 1, got {self.dropout}")
         if self.bn_group_size % self.num_frames:
-            raise types.UserError(
+            raise errors.UserError(
                 f"bn_group_size must be a multiple of the {self.num_frames} frames of a sample, got "
                 f"{self.bn_group_size}"
             )
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool) -> tuple[types.Features, jax.Array]:
+    def __call__(self, images: jax.Array, *, train: bool) -> tuple[Features, jax.Array]:
         """Embeds a batch.
 
         Args:

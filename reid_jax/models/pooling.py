@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from reid_jax import types
+from reid_jax import errors
 
 
 def average_pool(x: jax.Array) -> jax.Array:
@@ -54,7 +54,7 @@ def stripe_pool(x: jax.Array, num_stripes: int) -> jax.Array:
     """
     batch, height, width, channels = x.shape
     if num_stripes < 1 or height % num_stripes:
-        raise types.UserError(
+        raise errors.UserError(
             f"num_stripes must divide the feature map's height {height}, got {num_stripes}; another image height or "
             "last_stride changes the map's"
         )

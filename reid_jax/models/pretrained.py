@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 
-from reid_jax import atomic, types
+from reid_jax import atomic, errors
 from reid_jax.models import torch_files
 
 Variables = Mapping[str, Any]
@@ -51,7 +51,7 @@ def load_state(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """
     path = pathlib.Path(path)
     if not path.is_file():
-        raise types.UserError(f"no weights file {str(path)!r}")
+        raise errors.UserError(f"no weights file {str(path)!r}")
     if path.suffix == ".safetensors":
         state = _read_safetensors(path)
     elif path.suffix == ".npz":
@@ -59,7 +59,7 @@ def load_state(path: str | os.PathLike) -> dict[str, np.ndarray]:
     elif path.suffix in _TORCH_SUFFIXES:
         state = torch_files.read_tensors(path)
     else:
-        raise types.UserError(f"{path}: weights must end in .safetensors, .npz, {', '.join(_TORCH_SUFFIXES)}")
+        raise errors.UserError(f"{path}: weights must end in .safetensors, .npz, {', '.join(_TORCH_SUFFIXES)}")
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): array for name, array in state.items()}
     return state
@@ -116,7 +116,7 @@ def save_variables(path: str | os.PathLike, variables: Variables) -> None:
     """
     path = pathlib.Path(path)
     if path.suffix != ".npz":
-        raise types.UserError(f"variables are saved as .npz, got {str(path)!r}")
+        raise errors.UserError(f"variables are saved as .npz, got {str(path)!r}")
     arrays = {name: np.asarray(leaf) for name, leaf in _named_leaves(variables).items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic.atomic_path(path) as temporary, open(temporary, "wb") as file:
@@ -139,9 +139,9 @@ def load_variables(path: str | os.PathLike, like: Variables) -> dict[str, Any]:
     """
     path = pathlib.Path(path)
     if not path.is_file():
-        raise types.UserError(f"no weights file {str(path)!r}")
+        raise errors.UserError(f"no weights file {str(path)!r}")
     if path.suffix != ".npz":
-        raise types.UserError(f"{path}: weights must be an .npz file made by data_prep/port_resnet.py")
+        raise errors.UserError(f"{path}: weights must be an .npz file made by data_prep/port_resnet.py")
     arrays = _read_npz(path)
     leaves = _named_leaves(like)
     has_backbone = "backbone" in like["params"]
@@ -213,7 +213,7 @@ def _check_fit(source: str, arrays: Mapping[str, np.ndarray], wanted: dict[str, 
     problems = {"missing": missing, "of another shape": misshapen, "not float": not_float, "unexpected": unexpected}
     told = [f"{len(names)} {problem} ({_shown(names)})" for problem, names in problems.items() if names]
     if told:
-        raise types.UserError(f"{source} do not fit the model{_width_hint(arrays, wanted)}: {'; '.join(told)}")
+        raise errors.UserError(f"{source} do not fit the model{_width_hint(arrays, wanted)}: {'; '.join(told)}")
 
 
 def _shown(names: list[str]) -> str:
@@ -235,8 +235,8 @@ def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
             if isinstance(loaded, np.lib.npyio.NpzFile):
                 return {name: loaded[name] for name in loaded.files}
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise types.UserError(f"{path} is not a whole .npz file of plain arrays: {error}") from error
-    raise types.UserError(f"{path} is not an .npz file but a single array")
+        raise errors.UserError(f"{path} is not a whole .npz file of plain arrays: {error}") from error
+    raise errors.UserError(f"{path} is not an .npz file but a single array")
 
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -244,11 +244,11 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         tensors = safetensors.deserialize(path.read_bytes())
     except safetensors.SafetensorError as error:
-        raise types.UserError(f"{path} is not a whole safetensors file: {error}") from error
+        raise errors.UserError(f"{path} is not a whole safetensors file: {error}") from error
     state = {}
     for name, tensor in tensors:
         if tensor["dtype"] not in _SAFETENSORS_DTYPES:
-            raise types.UserError(f"{path}: {name} is of dtype {tensor['dtype']}, which is not read")
+            raise errors.UserError(f"{path}: {name} is of dtype {tensor['dtype']}, which is not read")
         dtype = np.dtype(_SAFETENSORS_DTYPES[tensor["dtype"]])
         state[name] = np.frombuffer(tensor["data"], dtype).reshape(tensor["shape"])
     return state

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from reid_jax import types
+from reid_jax import errors
+from reid_jax.embeddings import Features
 from reid_jax.models import pooling
 from reid_jax.models.heads import BNNeck
 
@@ -37,17 +38,17 @@ class ReidModel(nn.Module):
             UserError: a field breaks its rule.
         """
         if not isinstance(self.backbone, nn.Module):
-            raise types.UserError(f"backbone must be a Flax module (linen), got a {type(self.backbone).__name__}")
+            raise errors.UserError(f"backbone must be a Flax module (linen), got a {type(self.backbone).__name__}")
         if self.pooling not in POOLINGS:
-            raise types.UserError(f"pooling must be one of {', '.join(POOLINGS)}, got {self.pooling!r}")
+            raise errors.UserError(f"pooling must be one of {', '.join(POOLINGS)}, got {self.pooling!r}")
         if self.neck not in NECKS:
-            raise types.UserError(f"neck must be one of {', '.join(NECKS)}, got {self.neck!r}")
+            raise errors.UserError(f"neck must be one of {', '.join(NECKS)}, got {self.neck!r}")
         if self.num_stripes < 0:
-            raise types.UserError(f"num_stripes must be at least 0 (0 = none), got {self.num_stripes}")
+            raise errors.UserError(f"num_stripes must be at least 0 (0 = none), got {self.num_stripes}")
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool) -> types.Features:
+    def __call__(self, images: jax.Array, *, train: bool) -> Features:
         """Embeds a batch.
 
         Args:
@@ -62,7 +63,7 @@ class ReidModel(nn.Module):
                 not divide the map's height.
         """
         if images.ndim != 4 or images.shape[-1] != 3 or not jnp.issubdtype(images.dtype, jnp.floating):
-            raise types.UserError(
+            raise errors.UserError(
                 f"images must be [B, H, W, 3] float, normalised, got shape {images.shape} of {images.dtype}"
             )
         feature_map = self.backbone(images, train=train)
@@ -78,7 +79,7 @@ class ReidModel(nn.Module):
         if self.neck == "bn":
             embeddings = BNNeck(group_size=self.bn_group_size, name="neck")(embeddings, train=train)
         stripes = pooling.stripe_pool(feature_map, self.num_stripes) if self.num_stripes else None
-        return types.Features(embeddings, stripes)
+        return Features(embeddings, stripes)
 
 
 def _check_feature_map(feature_map: object, backbone: nn.Module, batch: int) -> None:
@@ -86,7 +87,7 @@ def _check_feature_map(feature_map: object, backbone: nn.Module, batch: int) -> 
     if is_float and feature_map.ndim == 4 and feature_map.shape[0] == batch and 0 not in feature_map.shape[1:]:
         return
     got = f"shape {feature_map.shape} of {feature_map.dtype}" if hasattr(feature_map, "shape") else type(feature_map)
-    raise types.UserError(
+    raise errors.UserError(
         f"the backbone {type(backbone).__name__} must return a feature map [{batch}, h, w, C] float before pooling, "
         f"got {got}"
     )

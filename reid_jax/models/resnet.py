@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from reid_jax import types
+from reid_jax import errors
 from reid_jax.models.batch_norm import BatchNorm
 
 # torchvision: kaiming_normal_(mode="fan_out", nonlinearity="relu").
@@ -106,21 +106,21 @@ class ResNet(nn.Module):
             UserError: a field breaks its rule.
         """
         if len(self.stage_sizes) < 2 or min(self.stage_sizes) < 1:
-            raise types.UserError(f"stage_sizes must be two or more numbers of blocks, got {self.stage_sizes}")
+            raise errors.UserError(f"stage_sizes must be two or more numbers of blocks, got {self.stage_sizes}")
         if self.block not in _BLOCKS:
-            raise types.UserError(f"block must be one of {', '.join(_BLOCKS)}, got {self.block!r}")
+            raise errors.UserError(f"block must be one of {', '.join(_BLOCKS)}, got {self.block!r}")
         if self.width < 1:
-            raise types.UserError(f"width must be at least 1, got {self.width}")
+            raise errors.UserError(f"width must be at least 1, got {self.width}")
         if self.last_stride not in (1, 2):
-            raise types.UserError(f"last_stride must be 1 or 2, got {self.last_stride}")
+            raise errors.UserError(f"last_stride must be 1 or 2, got {self.last_stride}")
         if self.stem not in STEMS:
-            raise types.UserError(f"stem must be one of {', '.join(STEMS)}, got {self.stem!r}")
+            raise errors.UserError(f"stem must be one of {', '.join(STEMS)}, got {self.stem!r}")
         if not 0 <= self.frozen_stages <= len(self.stage_sizes):
-            raise types.UserError(
+            raise errors.UserError(
                 f"frozen_stages must be in 0..{len(self.stage_sizes)}, the number of stages, got {self.frozen_stages}"
             )
         if self.bn_group_size < 0:
-            raise types.UserError(f"bn_group_size must be at least 0 (0 = the whole batch), got {self.bn_group_size}")
+            raise errors.UserError(f"bn_group_size must be at least 0 (0 = the whole batch), got {self.bn_group_size}")
         super().__post_init__()
 
     @nn.compact
@@ -182,6 +182,9 @@ def resnet34(**fields) -> ResNet:
 def resnet50(**fields) -> ResNet:
     """Returns a ResNet-50; the keyword arguments are `ResNet`'s fields."""
     return ResNet(stage_sizes=(3, 4, 6, 3), block="bottleneck", **fields)
+
+
+ARCHITECTURES = {"resnet18": resnet18, "resnet34": resnet34, "resnet50": resnet50}
 
 
 def _conv(features: int, size: int, *, stride: int = 1, dtype: Any, name: str) -> nn.Conv:

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from reid_jax import types
+from reid_jax import errors
 
 _DTYPES = {
     "DoubleStorage": np.dtype("<f8"),
@@ -63,10 +63,10 @@ def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
             file.seek(0)
             state, buffers = _read_zip(file) if is_zip else _read_legacy(file)
         return {name: _to_array(tensor, buffers[tensor.storage.key]) for name, tensor in state.items()}
-    except types.UserError as error:
-        raise types.UserError(f"{path}: {error}") from error
+    except errors.UserError as error:
+        raise errors.UserError(f"{path}: {error}") from error
     except _MALFORMED as error:
-        raise types.UserError(f"{path} is not a whole torch file: {type(error).__name__}: {error}") from error
+        raise errors.UserError(f"{path} is not a whole torch file: {type(error).__name__}: {error}") from error
 
 
 class _Storage(NamedTuple):
@@ -133,7 +133,7 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if f"{module}.{name}" not in _GLOBALS:
-            raise types.UserError(
+            raise errors.UserError(
                 f"refused: it asks for the Python object {module}.{name}, and only tensors are read; save the "
                 "weights alone, with torch.save(model.state_dict(), path)"
             )
@@ -154,7 +154,7 @@ def _read_zip(file: BinaryIO) -> tuple[dict[str, _Tensor], dict[str, bytes]]:
         members = {info.filename: info for info in archive.infolist()}
         root = next((name.removesuffix("data.pkl") for name in members if name.endswith("/data.pkl")), None)
         if root is None:
-            raise types.UserError("is a zip archive, but not one of torch.save: it has no data.pkl")
+            raise errors.UserError("is a zip archive, but not one of torch.save: it has no data.pkl")
 
         def read(name: str) -> bytes:
             # torch stores, it does not compress; what is not compressed cannot be larger than the file.
@@ -163,7 +163,7 @@ def _read_zip(file: BinaryIO) -> tuple[dict[str, _Tensor], dict[str, bytes]]:
             return archive.read(members[root + name])
 
         if root + "byteorder" in members and read("byteorder") != b"little":
-            raise types.UserError("was written in big-endian byte order, which is not read")
+            raise errors.UserError("was written in big-endian byte order, which is not read")
         state = _find_state(_Unpickler(io.BytesIO(read("data.pkl"))).load())
         return state, {key: read(f"data/{key}") for key in {tensor.storage.key for tensor in state.values()}}
 
@@ -171,9 +171,9 @@ def _read_zip(file: BinaryIO) -> tuple[dict[str, _Tensor], dict[str, bytes]]:
 def _read_legacy(file: BinaryIO) -> tuple[dict[str, _Tensor], dict[str, bytes]]:
     # In a row: a magic number, the version, facts about the machine, the object, its storages' keys, their data.
     if _Unpickler(file).load() != _LEGACY_MAGIC or _Unpickler(file).load() != _LEGACY_PROTOCOL:
-        raise types.UserError("is not a file of torch.save")
+        raise errors.UserError("is not a file of torch.save")
     if not _Unpickler(file).load()["little_endian"]:
-        raise types.UserError("was written in big-endian byte order, which is not read")
+        raise errors.UserError("was written in big-endian byte order, which is not read")
     unpickler = _Unpickler(file)
     state = _find_state(unpickler.load())
     file_size = os.fstat(file.fileno()).st_size
@@ -196,7 +196,7 @@ def _find_state(loaded: Any) -> dict[str, _Tensor]:
     state = {name: value for name, value in entries if isinstance(name, str) and isinstance(value, _Tensor)}
     if not state:
         found = ", ".join(repr(name) for name, _ in list(entries)[:5]) or f"an object of type {type(loaded).__name__}"
-        raise types.UserError(
+        raise errors.UserError(
             f"holds no tensors by name, neither directly nor under {' or '.join(_STATE_KEYS)}; it holds {found}"
         )
     return state

@@ -1,0 +1,25 @@
+"""Distances between embeddings, nearest neighbours, the k-reciprocal Jaccard distance, dissimilarities of methods."""
+
+from reid_jax.distances.blocks import by_row_blocks, by_symmetric_blocks, is_self, some_rows
+from reid_jax.distances.neighbors import jaccard_distances, nearest_neighbors
+from reid_jax.distances.pairwise import (
+    METRICS,
+    distance_blocks,
+    pairwise_distances,
+    prepare,
+    prepared_distances,
+)
+
+__all__ = [
+    "METRICS",
+    "by_row_blocks",
+    "by_symmetric_blocks",
+    "distance_blocks",
+    "is_self",
+    "jaccard_distances",
+    "nearest_neighbors",
+    "pairwise_distances",
+    "prepare",
+    "prepared_distances",
+    "some_rows",
+]

@@ -1,0 +1,5 @@
+"""Trained models to use: loaded from runs, model folders and exported files."""
+
+from reid_jax import lazy
+
+__getattr__ = lazy.attributes(__name__)

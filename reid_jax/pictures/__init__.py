@@ -1,0 +1,5 @@
+"""Pictures: rows of images, cluster hierarchies, plots."""
+
+from reid_jax import lazy
+
+__getattr__ = lazy.attributes(__name__)

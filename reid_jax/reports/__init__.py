@@ -1,0 +1,5 @@
+"""The parts of a report on runs."""
+
+from reid_jax import lazy
+
+__getattr__ = lazy.attributes(__name__)

@@ -1,0 +1,5 @@
+"""A run: its config, session, run directory, checkpoints, logs and results."""
+
+from reid_jax import lazy
+
+__getattr__ = lazy.attributes(__name__)

@@ -1,0 +1,57 @@
+"""How good a model is on a data set's query and gallery."""
+
+from typing import Any
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from reid_jax import evaluate, features
+from reid_jax.runs.dataset import Dataset
+
+
+def evaluate_model(
+    options: ConfigDict,
+    embed_step: features.EmbedStep,
+    variables: dict[str, Any],
+    *,
+    dataset: Dataset,
+    mesh: Mesh,
+) -> dict[str, float]:
+    """Ranks the gallery for every query, as `options` (config.evaluation) say.
+
+    Returns:
+        Nothing where the data set has no queries; else mAP, rank1, rank5, rank10, rank20 and mINP as fractions, and
+        the numbers of queries ranked and skipped.
+    """
+    if not dataset.has_queries:
+        return {}
+    query, gallery = (
+        features.embed_samples(
+            embed_step,
+            variables,
+            dataset.images[split],
+            dataset.samples[split],
+            mesh,
+            batch_size=options.batch_size,
+            description=f"embedding {split}",
+        ).embeddings
+        for split in ("query", "gallery")
+    )
+    result = evaluate.evaluate_embeddings(
+        query,
+        gallery,
+        dataset.samples["query"].pids,
+        dataset.samples["query"].camids,
+        dataset.samples["gallery"].pids,
+        dataset.samples["gallery"].camids,
+        metric=options.metric,
+        ap_method=options.ap_method,
+    )
+    scores = {"mAP": float(result.mAP)}
+    for rank in (1, 5, 10, 20):
+        scores[f"rank{rank}"] = float(result.cmc[min(rank, len(result.cmc)) - 1])
+    return scores | {
+        "mINP": float(result.mINP),
+        "queries_ranked": int(result.num_valid),
+        "queries_skipped": int(result.num_skipped),
+    }

@@ -1,0 +1,99 @@
+"""What a run prints, and its result.json."""
+
+import importlib.metadata
+import platform
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from reid_jax.runs import stopping
+
+_PACKAGES = ("reid_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "grain")
+
+
+def iteration_line(record: dict[str, Any], num_iterations: int) -> str:
+    """One readable line of an iteration's record."""
+    parts = [f"iteration {record['iteration']:2d}/{num_iterations}"]
+    if "num_clusters" in record:
+        parts.append(f"{record['num_clusters']} clusters")
+    if "bcubed_f" in record:
+        scores = (f"{record['bcubed_' + name]:.3f}" for name in ("precision", "recall", "f"))
+        parts.append("BCubed P/R/F " + "/".join(scores))
+    if record.get("silhouette") is not None:
+        parts.append(f"silhouette {record['silhouette']:.3f}")
+    if "reliable_precision" in record:
+        parts.append(f"reliable {100 * record['reliable_precision']:.1f}% right")
+    if "reliable_cross_camera" in record:
+        parts.append(f"{100 * record['reliable_cross_camera']:.1f}% across cameras")
+    if "selected" in record:
+        parts.append(f"{100 * record['selected']:.1f}% selected")
+    if record.get("agreement") is not None:
+        parts.append(f"agreement {record['agreement']:.3f}")
+    if "loss" in record:
+        parts.append(f"loss {record['loss']:.4f}")
+    if "mAP" in record:
+        ranks = "/".join(f"{100 * record[name]:.1f}" for name in ("rank1", "rank5", "rank10"))
+        parts.append(f"mAP {100 * record['mAP']:.1f}  rank-1/5/10 {ranks}  mINP {100 * record['mINP']:.1f}")
+    seconds = record["seconds"]
+    phases = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
+    return "  ".join(parts) + f"  ({sum(seconds.values()):.1f} s: {phases})"
+
+
+def summarize(history: list[dict[str, Any]], *, method: str, config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
+    """Builds result.json: direct transfer, best, last and label-free choice, seconds, versions, device."""
+    stop = config.get("stop")
+    seconds: dict[str, float] = {}
+    for record in history:
+        for name, value in record["seconds"].items():
+            seconds[name] = round(seconds.get(name, 0.0) + value, 3)
+    return {
+        "method": method,
+        "dataset": config.data.dataset,
+        "seed": config.seed,
+        "direct_transfer": history[0] if "mAP" in history[0] else None,
+        "best": history[stopping.best_iteration(history, stop)],
+        "last": history[-1],
+        "label_free_choice": history[stopping.kept_without_labels(history, stop)[0]] if stop is not None else None,
+        "iterations": len(history) - 1,
+        "seconds": seconds,
+        "device": mesh.devices.flat[0].device_kind,
+        "num_devices": mesh.size,
+        "platform": platform.platform(),
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "jax_backend": jax.default_backend(),
+    }
+
+
+def score_table(rows: dict[str, dict[str, Any]]) -> str:
+    """A table of percentages, one row per named record."""
+    columns = {"mAP": "mAP", "rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10", "mINP": "mINP"}
+    width = max(len(name) for name in rows)
+    lines = [" " * width + "".join(f"{title:>9}" for title in columns.values())]
+    for name, record in rows.items():
+        lines.append(f"{name:{width}}" + "".join(f"{100 * record[key]:9.1f}" for key in columns))
+    return "\n".join(lines)
+
+
+def result_table(result: dict[str, Any]) -> str:
+    """The result for people; without accuracy, a sentence that says so."""
+    if result["direct_transfer"] is None:
+        return (
+            "no query and gallery images with known identities, so no accuracy can be measured; kept the model of "
+            f"iteration {result['best']['iteration']}, chosen without labels"
+        )
+    rows = {"direct transfer": result["direct_transfer"]}
+    for name in ("best", "last", "label_free_choice"):
+        if result[name] is not None:
+            rows[f"{name.replace('_', '-')} (iteration {result[name]['iteration']})"] = result[name]
+    table = score_table(rows)
+    skipped = result["direct_transfer"]["queries_skipped"]
+    return table + (f"\n{skipped} queries without a match in another camera were skipped" if skipped else "")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

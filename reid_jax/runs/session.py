@@ -1,0 +1,289 @@
+"""A run's session: everything that a method's loop works with, opened in one call.
+
+What a method has of its own, its checks and its objective, is passed in; state goes in and comes out.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from reid_jax import augment, errors, features, sampling, sharding
+from reid_jax.data.batches import device_batches
+from reid_jax.embeddings import Features
+from reid_jax.runs import compatibility, config_rules, memory_limits, models
+from reid_jax.runs.dataset import Dataset, TrainingData, load_training_data
+from reid_jax.runs.evaluation import evaluate_model
+from reid_jax.runs.objectives import Objective, make_optimizer
+from reid_jax.runs.run_directory import RunDirectory
+from reid_jax.training import optimizers
+from reid_jax.training.epochs import train_epoch
+from reid_jax.training.train_step import PyTree, TrainState, TrainStep, init_train_state, make_train_step
+
+_TRAIN_STREAM = 1  # folded into the seed's key; methods take other numbers for draws of their own
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """What a loop works with; only `run`, its position and its files, changes.
+
+    Attributes:
+        config: the run's.
+        method: its name.
+        mesh: the devices.
+        data: what is trained and evaluated on.
+        objective: the model and its loss.
+        optimizer: its state is in the train state.
+        train_step: compiled once for the run.
+        embed_step: for evaluation.
+        label_embed_step: for labels; the same one unless the objective has another embedder for them.
+        run: the run directory and the loop's position in it.
+    """
+
+    config: ConfigDict
+    method: str
+    mesh: Mesh
+    data: TrainingData
+    objective: Objective
+    optimizer: optax.GradientTransformation
+    train_step: TrainStep
+    embed_step: features.EmbedStep
+    label_embed_step: features.EmbedStep
+    run: RunDirectory
+
+    @property
+    def dataset(self) -> Dataset:
+        """The target."""
+        return self.data.target
+
+    def key(self, stream: int) -> jax.Array:
+        """Returns the run's PRNG key for one purpose."""
+        return jax.random.fold_in(jax.random.key(self.config.seed), stream)
+
+    def initial_variables(self, config: ConfigDict | None = None, *, resuming: bool | None = None) -> dict[str, Any]:
+        """Returns the model's variables before the first step; see `models.initial_variables`.
+
+        Args:
+            config: whose model.weights or model.checkpoint are taken; None: the run's.
+            resuming: only shapes matter; None: where the run directory has a checkpoint.
+        """
+        # A model that averages frames itself takes whole samples.
+        images_per_sample = getattr(self.objective.model, "num_frames", 1)
+        return models.initial_variables(
+            config or self.config,
+            self.objective.model,
+            self.dataset.images["train"],
+            batch_size=step_size(self.config, self.data) * images_per_sample,
+            resuming=self.run.is_resuming() if resuming is None else resuming,
+        )
+
+    def start(
+        self,
+        init_memory: Callable[[TrainState], PyTree] | None = None,
+        *,
+        variables: dict[str, Any] | None = None,
+    ) -> TrainState:
+        """Returns the state to go on from, the last checkpoint's or the initial one, which is evaluated first.
+
+        Args:
+            init_memory: (state) -> what the loss remembers before the first step; None: nothing.
+            variables: of the initial model; None: `initial_variables`.
+        """
+        variables = self.initial_variables() if variables is None else variables
+        state = init_train_state(variables, self.optimizer, self.mesh)
+        if init_memory is not None:
+            state = self.with_memory(state, init_memory(state))
+        state = self.run.restore(state)
+        self.run.measure_initial(state, functools.partial(self.evaluate, state))
+        return state
+
+    def with_memory(self, state: TrainState, memory: PyTree) -> TrainState:
+        """Returns the state with another memory, copied to every device."""
+        return state._replace(memory=sharding.put_replicated(self.mesh, memory))
+
+    def embed(self, state: TrainState) -> Features:
+        """Embeds the training samples without augmentation: NumPy arrays [N, ...], not normalised."""
+        with self.run.phase("embed"):
+            return features.embed_samples(
+                self.label_embed_step,
+                state.variables,
+                self.data.images,
+                self.data.samples,
+                self.mesh,
+                batch_size=self.config.evaluation.batch_size,
+            )
+
+    def embedding_zeros(self, state: TrainState) -> np.ndarray:
+        """Returns zeros of the shape [N, D] of the training samples' embeddings, where only that matters."""
+        shape = (self.config.evaluation.batch_size, *self.data.images.shape)
+        embedded = jax.eval_shape(self.embed_step, state.variables, jax.ShapeDtypeStruct(shape, np.uint8))
+        return np.zeros((len(self.data.samples), embedded.embeddings.shape[1]), np.float32)
+
+    def evaluate(self, state: TrainState) -> dict[str, float]:
+        """Ranks the gallery for every query; see `evaluation.evaluate_model`."""
+        with self.run.phase("evaluate"):
+            return evaluate_model(
+                self.config.evaluation, self.embed_step, state.variables, dataset=self.dataset, mesh=self.mesh
+            )
+
+    def draw_epochs(
+        self, draw: Callable[[np.random.Generator], np.ndarray], *, num_epochs: int | None = None
+    ) -> list[np.ndarray]:
+        """Draws the index batches [steps, B] of each of this iteration's epochs that are still to come.
+
+        Args:
+            draw: (a generator of the epoch's own) -> the epoch's batches of training samples.
+            num_epochs: of the iteration; None: train.num_epochs.
+        """
+        seed, iteration = self.config.seed, self.run.iteration
+        return [
+            draw(np.random.default_rng([seed, iteration, epoch]))
+            for epoch in range(self.run.epoch, num_epochs or self.config.train.num_epochs)
+        ]
+
+    def train_epochs(
+        self,
+        state: TrainState,
+        epochs: Sequence[np.ndarray],
+        targets: dict[str, np.ndarray],
+        *,
+        num_epochs: int | None = None,
+        learning_rate: Callable[[int], float] | None = None,
+    ) -> TrainState:
+        """Trains for some of an iteration's epochs and returns the state after them.
+
+        Args:
+            state: the state before; its memory is given up.
+            epochs: the batches of each, [steps, B] indices of training samples, from `run.epoch` on.
+            targets: of every training sample, [N, ...] each.
+            num_epochs: of the whole iteration; None: train.num_epochs.
+            learning_rate: (epoch) -> the rate, of an optimizer whose rate is set; None: the optimizer's own.
+        """
+        run, config = self.run, self.config
+        frames = [self._draw_frames(batches, epoch) for epoch, batches in enumerate(epochs, start=run.epoch)]
+        # One stream over all epochs: reading ahead goes on over the border to the next one.
+        images = device_batches(self.data.images, np.concatenate(frames), self.mesh)
+        for index_batches in epochs:
+            if learning_rate is not None:
+                opt_state = optimizers.with_learning_rate(state.opt_state, learning_rate(run.epoch))
+                state = state._replace(opt_state=sharding.put_replicated(self.mesh, opt_state))
+            with run.phase("train"):
+                state, step_losses = train_epoch(
+                    self.train_step,
+                    state,
+                    self.key(_TRAIN_STREAM),
+                    images,
+                    {name: rows[index_batches] for name, rows in targets.items()},
+                    self.mesh,
+                    description=run.place(),
+                )
+            run.end_epoch(
+                state, float(step_losses.mean()), num_epochs=num_epochs or config.train.num_epochs
+            )
+        return state
+
+    def _draw_frames(self, index_batches: np.ndarray, epoch: int) -> np.ndarray:
+        """Draws an epoch's images [steps, B * T]: the samples' own, or train.num_frames of each tracklet.
+
+        An epoch's draws are its own, wherever a run resumes.
+        """
+        rng = np.random.default_rng([self.config.seed, self.run.iteration, epoch, 1])
+        return sampling.draw_frames(rng, self.data.samples, index_batches, num_frames=self.config.train.num_frames)
+
+    def end_iteration(self, state: TrainState, label_metrics: dict[str, Any]) -> None:
+        """Evaluates the model, logs the iteration, keeps the best model, and saves where the run is."""
+        scores = self.evaluate(state)
+        loss = {"loss": float(np.mean(self.run.losses))}
+        self.run.end_iteration(state, label_metrics | loss | scores)
+
+    def finish(self) -> dict[str, Any]:
+        """Writes and prints the result, and returns it."""
+        return self.run.finish(self.method, self.mesh)
+
+
+def open_session(
+    config: ConfigDict,
+    workdir: str,
+    *,
+    method: str,
+    objective: Callable[[ConfigDict, TrainingData], Objective],
+    check: Callable[[ConfigDict, TrainingData], None] | None = None,
+    check_start: Callable[[ConfigDict, Objective], None] | None = None,
+    optimizer: Callable[[ConfigDict, TrainingData], optax.GradientTransformation] | None = None,
+    joins_source: bool = False,
+    holds_distance_matrix: bool = False,
+) -> Session:
+    """Checks all that can be checked before any work, then opens the data, the model and the run directory.
+
+    Args:
+        config: the run's.
+        workdir: its run directory.
+        method: its name, in result.json.
+        objective: (config, data) -> what is trained.
+        check: (config, data): raises where a field of the method's own does not fit the data.
+        check_start: (config, objective): raises where the start of a new run is not there; None: as
+            `models.check_start`.
+        optimizer: (config, data) -> the optimizer; None: `objectives.make_optimizer`.
+        joins_source: config.source.dataset is learned from together with the target.
+        holds_distance_matrix: the method works on N x N distances.
+
+    Raises:
+        UserError: the config, the data, the start or the run directory breaks a rule.
+    """
+    config_rules.check_config(config)
+    mesh = sharding.make_mesh(config.num_devices)
+    data = load_training_data(config, joins_source=joins_source)
+    batch_size = step_size(config, data)
+    for size in (batch_size, config.evaluation.batch_size):
+        sharding.check_batch_size(mesh, size)
+    if check is not None:
+        check(config, data)
+    if holds_distance_matrix:
+        memory_limits.check_distance_matrix(len(data.samples))
+    trained = objective(config, data)
+    _check_shapes(config, trained, batch_size * config.train.num_frames)
+    if check_start is not None:
+        check_start(config, trained)
+    else:
+        models.check_start(config, trained.model, resuming=compatibility.has_checkpoint(workdir))
+    run = RunDirectory(workdir, config, data.target, method=method)
+    data = data.with_images(config.data)
+    chosen_optimizer = make_optimizer(config) if optimizer is None else optimizer(config, data)
+    train_step = make_train_step(
+        trained.model,
+        trained.loss,
+        chosen_optimizer,
+        functools.partial(augment.augment, **config.augment),
+        mesh,
+        prepare_memory=trained.prepare_memory,
+        update_memory=trained.update_memory,
+    )
+    embed_step = features.make_embed_step(trained.embedder, mesh)
+    label_embedder = trained.label_embedder
+    label_embed_step = embed_step if label_embedder is None else features.make_embed_step(label_embedder, mesh)
+    return Session(
+        config, method, mesh, data, trained, chosen_optimizer, train_step, embed_step, label_embed_step, run
+    )
+
+
+def step_size(config: ConfigDict, data: TrainingData) -> int:
+    """Returns the samples of a train step: B, or P x K; twice as many where a source is learned from besides."""
+    train = config.train
+    size = train.batch_size if "batch_size" in train else train.num_ids * train.num_instances
+    return 2 * size if data.num_source else size
+
+
+def _check_shapes(config: ConfigDict, objective: Objective, num_images: int) -> None:
+    models.check_training(objective.model, config.data, batch_size=num_images)
+    if objective.label_embedder is not None:
+        try:
+            models.check_training(objective.label_embedder, config.data, batch_size=num_images)
+        except errors.UserError as error:
+            parts = objective.label_embedder.num_stripes
+            raise errors.UserError(f"dissimilarity.num_parts = {parts}: {error}") from error

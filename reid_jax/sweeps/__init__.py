@@ -1,0 +1,5 @@
+"""The rows and tables of sweeps over configs."""
+
+from reid_jax import lazy
+
+__getattr__ = lazy.attributes(__name__)

@@ -1,0 +1,5 @@
+"""The train step, an epoch of it, and optimizers."""
+
+from reid_jax import lazy
+
+__getattr__ = lazy.attributes(__name__)

@@ -1,0 +1,162 @@
+"""What the command lines of all scripts say to --help, to misspelt or wrong flags and to impossible run directories."""
+
+import pathlib
+import re
+import runpy
+import sys
+
+import pytest
+from absl import app, flags
+from tiny_data import ROOT
+
+from reid_jax import errors
+from reid_jax.cli import command_line
+from reid_jax.runs import base_config
+
+# ml_collections', where it loads a config file.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+METHODS = ("hct", "buc", "pul", "softened", "supervised")
+# By script, the file that defines its flags.
+DEFINED_IN = {f"experiments/{method}.py": "experiments/command_line.py" for method in METHODS} | {
+    path: path
+    for path in ("experiments/sweep.py", "experiments/transfer.py", "experiments/curves.py", "experiments/evaluate.py")
+    + ("data_prep/prepare.py", "data_prep/port_resnet.py", "data_prep/contact_sheet.py")
+}
+
+
+@pytest.fixture
+def run_script(monkeypatch, capsys):
+    """Runs a script's command line in this process: (path, *arguments) -> (status, output, errors)."""
+    foreign = set(flags.FLAGS)
+    # absl's own would change this process's logging.
+    monkeypatch.setattr(app, "run", lambda main, *, flags_parser: main(flags_parser(sys.argv)))
+
+    def run(path, *arguments):
+        monkeypatch.setattr(sys, "argv", [path, *arguments])
+        try:
+            with pytest.raises(SystemExit) as stopped:
+                runpy.run_path(str(ROOT / path), run_name="__main__")
+        finally:
+            for name in set(flags.FLAGS) - foreign:
+                delattr(flags.FLAGS, name)
+        return stopped.value.code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize("path", DEFINED_IN)
+def test_help_is_the_docstring_and_the_scripts_own_flags(path, run_script):
+    status, output, errors = run_script(path, "--help")
+    assert (status, errors) == (0, "")
+    assert output.startswith((ROOT / path).read_text().removeprefix('"""').partition('"""')[0].strip() + "\n\nFlags:\n")
+    shown = set(re.findall(r"^  --(?:\[no\])?(\w+): \S", output, re.MULTILINE))
+    assert shown >= set(re.findall(r'flags\.DEFINE_\w+\(\s*"(\w+)"', (ROOT / DEFINED_IN[path]).read_text()))
+    assert len(shown) >= 2 and shown.isdisjoint(flags.FLAGS)
+
+
+def test_help_has_defaults_choices_and_how_a_config_is_changed(run_script):
+    _, output, _ = run_script("experiments/buc.py", "-h")
+    text = " ".join(output.split())
+    assert f"experiments/configs/buc.py:DATASET, with DATASET one of {', '.join(base_config.DATASETS)}; " in text
+    assert "--config.data.dataset=NAME" in text and "--config.FIELD=VALUE" in text
+    assert "runs/buc_DATASET if not given" in text
+    _, output, _ = run_script("experiments/evaluate.py", "--helpshort")
+    assert "--metric: <cosine|euclidean|sqeuclidean>: Distance to rank by." in output
+    assert "(default: '256')" in output and "(a positive integer)" in output
+    _, output, _ = run_script("data_prep/prepare.py", "--name=x", "--help")
+    text = " ".join(output.split())
+    assert "Where prepared data sets are. (default: 'data')" in text
+    assert "--num_distractors: synthetic (100 if not given), synthetic_video (20 if not given)" in text
+
+
+@pytest.mark.parametrize(
+    ("path", "arguments", "line"),
+    [
+        (
+            "experiments/hct.py",
+            ["--config.train.nonsense=3"],
+            "--config: the config has no field 'train.nonsense'; did you mean 'train.",
+        ),
+        (
+            "experiments/hct.py",
+            ["--workdir", "x", f"--config={ROOT}/experiments/configs/hct.py:cifar10", "--config.trian.num_epochs", "3"],
+            "--config: the config has no field 'trian.num_epochs'; did you mean 'train.num_epochs'?\n",
+        ),
+        (
+            "experiments/buc.py",
+            ["--noconfig.train.nestorov"],
+            "--config: the config has no field 'train.nestorov'; did you mean 'train.nesterov'?\n",
+        ),
+        (
+            "experiments/hct.py",
+            ["--config.train.num_epochs=abc"],
+            "flag --config.train.num_epochs=abc: it must be an integer\n",
+        ),
+        (
+            "experiments/hct.py",
+            [f"--config={ROOT}/experiments/configs/hct.py", "--config.loss.margin=a: b"],
+            "flag --config.loss.margin=a: b: it must be a number\n",
+        ),
+        (
+            "experiments/buc.py",
+            ["--config.train.nesterov=maybe"],
+            "flag --config.train.nesterov=maybe: it must be true or false\n",
+        ),
+        (
+            "experiments/buc.py",
+            ["--config.augment.sized_crop_area[0]=0.5"],
+            "--config: the config has no field 'augment.sized_crop_area[0]'; did you mean 'augment.sized_crop_area'?\n",
+        ),
+        ("experiments/evaluate.py", ["--batch_size=0"], "flag --batch_size=0: it must be a positive integer\n"),
+        (
+            "experiments/evaluate.py",
+            ["--metric=l1"],
+            "flag --metric=l1: value should be one of <cosine|euclidean|sqeuclidean>\n",
+        ),
+        ("experiments/hct.py", ["--confg=hct.py"], "Unknown command line flag 'confg'. Did you mean: config ?\n"),
+        ("experiments/hct.py", ["--config.train.num_epochs"], "Missing value for flag --config.train.num_epochs\n"),
+        (
+            "experiments/hct.py",
+            [f"--config={ROOT}/experiments/configs/hct.py:shop", "--config.seed=1"],
+            f"flag --config={ROOT}/experiments/configs/hct.py:shop: no config for data set 'shop'; choose one of ",
+        ),
+    ],
+)
+def test_wrong_flags_end_in_one_line_with_the_rule(path, arguments, line, run_script):
+    status, output, errors = run_script(path, *arguments)
+    assert (status, output, errors.count("\n")) == (2, "", 1)
+    assert errors.startswith(f"error: {line}")
+
+
+def test_a_data_set_of_ones_own_is_shown_the_config_it_takes():
+    with pytest.raises(ValueError, match="choose one of synthetic.*; .* takes folder's or folder_small's, with data.dataset=shop$"):
+        base_config.base_config("shop")
+
+
+def test_fields_are_those_of_the_config_that_is_given(tmp_path, run_script):
+    own = "from ml_collections import ConfigDict\n\ndef get_config():\n    return ConfigDict({'own': 1})\n"
+    (tmp_path / "own.py").write_text(own)
+    arguments = ["--workdir", "x", "--config", str(tmp_path / "own.py"), "--config.own=3"]
+    # Its own fields are taken; what is missed comes after them.
+    status, _, errors = run_script("experiments/hct.py", *arguments)
+    assert status == 2 and "must be a config of hct" in errors
+    _, _, errors = run_script("experiments/hct.py", *arguments, "--config.seed=3")
+    assert errors.startswith("error: --config: the config has no field 'seed'; did you mean ")
+
+
+@pytest.mark.parametrize("below", [".", "run", "runs/hct"])
+def test_a_file_is_no_run_directory(below, tmp_path, run_script):
+    (tmp_path / "file").write_text("")
+    status, output, errors = run_script("experiments/hct.py", f"--workdir={tmp_path}/file/{below}")
+    assert (status, output) == (2, "")
+    assert errors == f"error: --workdir: '{tmp_path}/file' is not a folder, it must be one\n"
+
+
+def test_a_run_directory_is_a_folder_or_is_made_in_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for workdir in (tmp_path, tmp_path / "a" / "b", pathlib.Path("a"), pathlib.Path("a/b")):
+        command_line.check_workdir(workdir)
+    pathlib.Path("nowhere").symlink_to("gone")
+    with pytest.raises(errors.UserError, match="--workdir: 'nowhere' is not a folder"):
+        command_line.check_workdir(pathlib.Path("nowhere/a"))

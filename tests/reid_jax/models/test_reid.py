@@ -1,0 +1,117 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from reid_jax import errors
+from reid_jax.models import pooling
+from reid_jax.models.reid import ReidModel
+
+IMAGES = np.random.default_rng(0).normal(size=(4, 8, 4, 3)).astype(np.float32)
+
+
+class PatchBackbone(nn.Module):
+    """A user's backbone: one convolution over 2x2 patches."""
+
+    dtype: type = jnp.float32
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        return nn.relu(nn.Conv(5, (2, 2), strides=2, dtype=self.dtype)(images))
+
+
+class FlatBackbone(nn.Module):
+    """A backbone that pools by itself."""
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        return images.mean((1, 2))
+
+
+class TupleBackbone(nn.Module):
+    """A backbone that returns two things."""
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        return images, images
+
+
+def init(model):
+    return model.init(jax.random.key(0), jnp.asarray(IMAGES[:1]), train=False)
+
+
+def test_average_embeddings_are_the_pooled_map():
+    model = ReidModel(backbone=PatchBackbone())
+    variables = init(model)
+    feature_map = PatchBackbone().apply({"params": variables["params"]["backbone"]}, IMAGES, train=False)
+    features = model.apply(variables, IMAGES, train=False)
+    assert features.embeddings.shape == (4, 5) and features.stripes is None
+    np.testing.assert_allclose(features.embeddings, pooling.average_pool(feature_map), rtol=1e-6)
+
+
+def test_gem_exponent_is_a_parameter_that_learns():
+    model = ReidModel(backbone=PatchBackbone(), pooling="gem")
+    variables = init(model)
+    assert variables["params"]["gem_p"] == 3.0
+    total = lambda params: model.apply({"params": params}, IMAGES, train=False).embeddings.sum()
+    gradient = jax.grad(total)(variables["params"])["gem_p"]
+    assert np.isfinite(gradient) and gradient != 0
+
+
+def test_stripes_average_to_the_embedding():
+    features_of = lambda model: model.apply(init(model), IMAGES, train=False)
+    features = features_of(ReidModel(backbone=PatchBackbone(), num_stripes=2))
+    assert features.stripes.shape == (4, 2, 5)
+    np.testing.assert_allclose(features.stripes.mean(1), features.embeddings, rtol=1e-5)
+
+
+def test_bn_neck_normalises_embeddings_only():
+    model = ReidModel(backbone=PatchBackbone(), neck="bn", num_stripes=2)
+    variables = init(model)
+    assert set(variables["params"]["neck"]) == {"scale"}
+    features, updated = model.apply(variables, IMAGES, train=True, mutable=["batch_stats"])
+    np.testing.assert_allclose(features.embeddings.mean(0), np.zeros(5), atol=1e-6)
+    assert features.stripes.min() >= 0
+    assert set(updated["batch_stats"]["neck"]) == {"mean", "var"}
+
+
+def test_neck_takes_groups():
+    model = ReidModel(backbone=PatchBackbone(), neck="bn", bn_group_size=2)
+    features, _ = model.apply(init(model), IMAGES, train=True, mutable=["batch_stats"])
+    np.testing.assert_allclose(features.embeddings[:2].mean(0), np.zeros(5), atol=1e-6)
+
+
+def test_embeddings_are_float32_for_a_bfloat16_backbone():
+    model = ReidModel(backbone=PatchBackbone(dtype=jnp.bfloat16), num_stripes=2)
+    features = model.apply(init(model), IMAGES, train=False)
+    assert features.embeddings.dtype == features.stripes.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("backbone, got", [(FlatBackbone(), r"shape \(1, 3\)"), (TupleBackbone(), "tuple")])
+def test_a_backbone_without_a_feature_map_is_told(backbone, got):
+    message = rf"{type(backbone).__name__} must return a feature map \[1, h, w, C\].*{got}"
+    with pytest.raises(errors.UserError, match=message):
+        init(ReidModel(backbone=backbone))
+
+
+@pytest.mark.parametrize(
+    "images", [np.zeros((1, 8, 4, 3), np.uint8), np.zeros((1, 3, 8, 4), np.float32), np.zeros((8, 4, 3), np.float32)]
+)
+def test_images_must_be_normalised_nhwc(images):
+    with pytest.raises(errors.UserError, match=r"images must be \[B, H, W, 3\] float"):
+        ReidModel(backbone=PatchBackbone()).init(jax.random.key(0), images, train=False)
+
+
+def test_stripes_must_divide_the_map():
+    with pytest.raises(errors.UserError, match="height 4, got 3"):
+        init(ReidModel(backbone=PatchBackbone(), num_stripes=3))
+
+
+@pytest.mark.parametrize(
+    "fields", [{"pooling": "max"}, {"neck": "batch"}, {"num_stripes": -1}, {"backbone": "resnet18"}]
+)
+def test_fields_are_checked(fields):
+    (name,) = fields
+    with pytest.raises(errors.UserError, match=name):
+        ReidModel(**{"backbone": PatchBackbone(), **fields})
