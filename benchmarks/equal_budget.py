@@ -18,11 +18,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from reid_jax.runs import dataset as dataset_lib
+from reid_jax.runs import metrics_files
 
 
 def read_history(workdir: str) -> list[dict]:
     """The records of a run's iterations."""
-    return [json.loads(line) for line in pathlib.Path(workdir, "metrics.jsonl").read_text().splitlines()]
+    return metrics_files.read_records(pathlib.Path(workdir, metrics_files.NAME))
 
 
 def read_result(workdir: str) -> dict:

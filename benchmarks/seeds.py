@@ -9,6 +9,8 @@ import pathlib
 import numpy as np
 from absl import app
 
+from reid_jax.runs import metrics_files
+
 _QUALITIES = (
     "bcubed_precision",
     "bcubed_recall",
@@ -37,7 +39,7 @@ def main(argv: list[str]) -> None:
                 where = f" ({record['iteration']})" if name in ("best", "label_free_choice") else ""
                 cells.append(f"{100 * record['mAP']:.1f} / {100 * record['rank1']:.1f}{where}")
         print("| " + " | ".join([*cells, f"{sum(result['seconds'].values()):.0f}"]) + " |")
-    histories = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in runs]
+    histories = [metrics_files.read_records(run / metrics_files.NAME) for run in runs]
     columns = [key for key in _QUALITIES if key in histories[0][-1]]
     print("\nmean over the seeds, in per cent\n")
     print("| iteration | " + " | ".join([*columns, *_SCORES.values()]) + " |")

@@ -35,7 +35,9 @@ def run_cluster_dynamics(config: ConfigDict, workdir: str) -> dict[str, Any]:
         if config.memory.refresh and run.iteration > 1 and run.epoch == 0:
             state = online.refresh_features(session, state)
         for epoch in range(run.epoch, config.train.num_epochs):
-            batches = online.draw_batches(session, epoch, online.top_labels(state))
+            batches = online.draw_batches(
+                config, session.data, online.top_labels(state), iteration=run.iteration, epoch=epoch
+            )
             state = session.train_epochs(state, [batches], {"indices": np.arange(len(samples))})
         labels = online.level_labels(state)
         run.save_pseudo_labels(labels)

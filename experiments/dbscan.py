@@ -64,7 +64,8 @@ def run_dbscan(config: ConfigDict, workdir: str) -> dict[str, Any]:
             classes, per_cluster = all_classes(config, data, labels), config.memory.kind == "cluster"
             state = session.with_memory(state, init_class_memory(features, classes, per_cluster=per_cluster))
         for epoch in range(run.epoch, config.train.num_epochs):
-            batches = online.draw_batches(session, epoch, np.asarray(state.memory.labels[data.num_source :]))
+            labels = np.asarray(state.memory.labels[data.num_source :])
+            batches = online.draw_batches(config, data, labels, iteration=run.iteration, epoch=epoch)
             state = session.train_epochs(state, [batches], {"indices": np.arange(len(data.samples))})
         labels, metrics = run.load_pseudo_labels()
         metrics = clustered_metrics(labels, run.previous_pseudo_labels(), session.dataset.train_ids) | metrics

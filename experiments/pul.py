@@ -111,13 +111,12 @@ def cluster_and_select(
     return labels, metrics | {"selected": float((labels >= 0).mean())}
 
 
-def load_original(session: Session, workdir: str) -> dict[str, Any]:
+def load_original(session: Session, workdir: str, *, is_finished: bool) -> dict[str, Any]:
     """Returns the variables of the original model, which is trained on the source first where there is none yet.
 
     A run that is finished only shows its result: it needs no more than their shapes.
     """
     config = session.config
-    is_finished = compatibility.is_finished(workdir, config)
     start = config if is_finished else source_model.with_source_model(config, workdir)
     original = session.initial_variables(start, resuming=is_finished)
     if start.model.checkpoint and not is_finished:
@@ -127,10 +126,10 @@ def load_original(session: Session, workdir: str) -> dict[str, Any]:
 
 def run_pul(config: ConfigDict, workdir: str) -> dict[str, Any]:
     """Runs Algorithm 1, or the rest of it where the run directory holds a part, and returns the result."""
+    is_finished = compatibility.is_finished(workdir, config)
 
     # The original model is what every iteration starts from, a resumed one too, but not one that shows its result.
     def check_start(config: ConfigDict, objective: Objective) -> None:
-        is_finished = compatibility.is_finished(workdir, config)
         if source_model.needs_source(config) and not is_finished:
             source_model.check_source(source_model.source_config(config), config.data.dataset)
         else:
@@ -144,9 +143,9 @@ def run_pul(config: ConfigDict, workdir: str) -> dict[str, Any]:
         check_start=check_start,
     )
     run, known = session.run, known_classes(config, session.dataset.train_ids)
-    original = load_original(session, workdir)
+    original = load_original(session, workdir, is_finished=is_finished)
     state = session.start(variables=original)
-    if compatibility.is_finished(workdir, config) and not run.is_over():
+    if is_finished and not run.is_over():
         # The last checkpoint is damaged, and the original model was not loaded.
         raise errors.UserError(f"workdir: the last checkpoint in {str(workdir)!r} is damaged; start again to go on")
 

@@ -12,6 +12,7 @@ from reid_jax.experiments import supervised
 from reid_jax.experiments.configs import supervised as supervised_config
 from reid_jax.runs import compatibility, config_rules, models
 from reid_jax.runs import dataset as dataset_lib
+from reid_jax.runs.dataset import TrainingData
 
 _WAIT_SECONDS = 5.0
 _MOST_EVALUATIONS = 4  # of the source's own test images while it is trained
@@ -79,7 +80,7 @@ def check_source(source: ConfigDict, target: str) -> None:
             part.dataset = name
             if not (dataset_lib.load_dataset(part, splits=("train",)).train_ids >= 0).any():
                 raise errors.UserError(f"{name!r} has no known train identities")
-        supervised.check(source, dataset)
+        supervised.check(source, TrainingData(dataset, dataset))
         models.check_start(source, models.build_model(source.model), resuming=False)
     except errors.UserError as error:
         raise errors.UserError(f"source.dataset = {source.data.dataset!r}: {error}") from error

@@ -1,14 +1,20 @@
 """Eight virtual devices for all tests, before jax starts, so that sharded can be compared with unsharded.
 
-XLA optimises little: most of the suite's time would go into compiling.
+XLA optimises little: most of the suite's time would go into compiling. What it compiled is shared by all processes of the
+suite, and by the next one.
 """
 
 import os
+import pathlib
 import shutil
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 _FLAGS = ("--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0")
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS])
+
+_CACHE = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "xla"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import pytest  # noqa: E402
 import tiny_data  # noqa: E402

@@ -82,14 +82,14 @@ def check_folder_of(output: str) -> None:
 
 def _print_help(names: list[str], more_help: Callable[[], str] | None) -> None:
     """Prints the script's docstring and its own flags in the order of their definition, with their defaults."""
-    print((sys.modules["__main__"].__doc__ or "").strip() + "\n\nFlags, written --name=value:\n")
+    print((sys.modules["__main__"].__doc__ or "").strip() + "\n\nFlags:\n")
     for name in names:
         flag = flags.FLAGS[name]
         if flag.help.startswith("Alias for") or name.startswith("config."):
             continue
-        default = "" if flag.default in (None, [], "") or name == "config" else f" [{flag.default_unparsed}]"
+        default = "" if flag.default in (None, [], "") or name == "config" else f" (default: {flag.default_unparsed})"
         text = flag.help + default
-        print(textwrap.fill(text, 118, initial_indent=f"  --{name}  ", subsequent_indent="      "))
+        print(textwrap.fill(text, 118, initial_indent=f"  --{name}: ", subsequent_indent="      "))
     if more_help is not None:
         print(more_help())
     sys.stdout.flush()

@@ -10,12 +10,13 @@ from PIL import Image, ImageDraw, ImageFont
 from reid_jax import atomic
 from reid_jax.data.images import ImageSource
 from reid_jax.data.samples import Samples
+from reid_jax.pictures import palette
 
 _MOST_IN_ROW = 12  # images
 _TILE, _BAR, _GAP, _POINT, _BORDER, _TEXT, _LINE = 64, 20, 4, 7, 12, 12, 20  # pixels
 _PAPER, _INK = (250, 250, 250), (20, 20, 20)
 # Hues a golden section of the circle apart differ from their neighbours, however many there are.
-_FIRST_HUE, _NEXT_HUE, _SATURATION = 0.57, 0.618, 0.6
+_FIRST_HUE, _SATURATION = 0.57, 0.6
 _TOP_LIGHTNESS, _LOWEST_LIGHTNESS = 0.68, 0.87  # black can be read on both
 
 
@@ -210,7 +211,7 @@ def _counted(number: int, noun: str) -> str:
 def _shade(cluster: int, depth: float) -> tuple[int, int, int]:
     """The colour under the top level's cluster of this number, at a depth of 0 (top) to 1 (lowest level)."""
     lightness = _TOP_LIGHTNESS + depth * (_LOWEST_LIGHTNESS - _TOP_LIGHTNESS)
-    colour = colorsys.hls_to_rgb((_FIRST_HUE + cluster * _NEXT_HUE) % 1, lightness, _SATURATION)
+    colour = colorsys.hls_to_rgb(palette.hue(cluster, first=_FIRST_HUE), lightness, _SATURATION)
     return tuple(round(255 * part) for part in colour)
 
 

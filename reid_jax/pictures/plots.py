@@ -11,6 +11,7 @@ import numpy as np
 
 from reid_jax import atomic, errors
 from reid_jax.label_errors import Outcome
+from reid_jax.pictures import palette
 
 _PANEL_INCHES = (5.2, 3.8)
 _MAP_INCHES, _LEGEND_INCHES = (7.6, 6.0), 1.2
@@ -21,7 +22,7 @@ _NUM_COLORS, _LINES, _MARKERS = 10, ("-", "--", ":", "-."), "osD^vP"
 _LOG_RANGE = 100
 _GREY, _INK = "0.65", "0.15"
 # Hues a golden section of the circle apart differ from their neighbours, however many there are.
-_NEXT_HUE, _SHADES = 0.618, ((0.9, 0.75), (0.55, 0.95), (0.75, 0.45))  # (saturation, value)
+_SHADES = ((0.9, 0.75), (0.55, 0.95), (0.75, 0.45))  # (saturation, value)
 _MOST_UNIT_BINS = 16
 _SLANTED = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}  # names of ticks that would touch
 _OUTCOMES = {  # marker, its area in points squared, whether it is an error, and what the legend says
@@ -323,9 +324,9 @@ def _draw_runs(axes, label: str, runs: Sequence[np.ndarray], style: Mapping[str,
 def _identity_colors(true_ids: np.ndarray) -> tuple[np.ndarray, int]:
     """Returns the colours [N, 3] of identities [N], grey where negative, and how many identities there are."""
     ids, identities = np.unique(true_ids[true_ids >= 0], return_inverse=True)
-    palette = [colorsys.hsv_to_rgb(i * _NEXT_HUE % 1, *_SHADES[i % len(_SHADES)]) for i in range(len(ids))]
+    shades = [colorsys.hsv_to_rgb(palette.hue(i), *_SHADES[i % len(_SHADES)]) for i in range(len(ids))]
     colors = np.full((len(true_ids), 3), float(_GREY))
-    colors[true_ids >= 0] = np.array(palette).reshape(-1, 3)[identities]
+    colors[true_ids >= 0] = np.array(shades).reshape(-1, 3)[identities]
     return colors, len(ids)
 
 

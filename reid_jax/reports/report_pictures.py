@@ -10,9 +10,10 @@ from sklearn.manifold import TSNE
 
 from reid_jax import atomic, label_errors
 from reid_jax.data import verification
-from reid_jax.experiments import curves
 from reid_jax.pictures import plots
+from reid_jax.reports import curves
 from reid_jax.reports.report_runs import Run, Views
+from reid_jax.runs import metrics_files
 
 _CURVES = (
     "mAP", "rank1", "bcubed_f", "bcubed_precision", "bcubed_recall", "num_clusters", "loss", "selected",
@@ -108,8 +109,8 @@ def sweep_selected(table: Mapping[str, Any], folder: pathlib.Path, file: pathlib
 
 def _selected_first(folder: pathlib.Path) -> float | None:
     """The part of the samples that a run selected in its first iteration; None: it does not say."""
-    path = folder / "metrics.jsonl"
-    records = curves.read_records(path, flag="workdir") if path.is_file() else []
+    path = folder / metrics_files.NAME
+    records = metrics_files.read_records(path, flag="workdir") if path.is_file() else []
     share = records[1].get("selected") if len(records) > 1 else None
     return share if curves.is_number(share) else None
 

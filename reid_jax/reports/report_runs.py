@@ -17,14 +17,14 @@ from reid_jax.data import records as records_lib
 from reid_jax.data import samples as samples_lib
 from reid_jax.embeddings import l2_normalize
 from reid_jax.evaluate import RankingResult
-from reid_jax.experiments import curves
 from reid_jax.inference import trained_model
 from reid_jax.retrieval import embedding_files
-from reid_jax.runs import checkpoints, compatibility, config_rules, logs, stopping
+from reid_jax.runs import checkpoints, compatibility, config_rules, logs, metrics_files, stopping
 from reid_jax.runs import dataset as dataset_lib
 from reid_jax.runs.dataset import Dataset
 
 _MAP_IDS, _MAP_SAMPLES = 100, 1700  # of a t-SNE, about as many as in BUC's Fig. 4 and HCT's Fig. 3
+_NO_METHOD = "method not noted"  # of runs from before config.json said it, that have no result yet
 _TRAIN, _QUERY, _GALLERY = "train", "query", "gallery"
 # Fields of config.json in which runs of one setting differ: the seed, the original model that follows from it, and where
 # and when a run worked.
@@ -112,7 +112,7 @@ def find_runs(folders: Sequence[str]) -> list[Run]:
     Raises:
         UserError: a folder has no runs or is given twice, or a file cannot be read.
     """
-    named = curves.find_folders(folders, flag="workdir")
+    named = metrics_files.find_folders(folders, flag="workdir")
     runs = []
     for name, places in named.items():
         for place in places:
@@ -122,33 +122,20 @@ def find_runs(folders: Sequence[str]) -> list[Run]:
 
 
 def _read_run(folder: pathlib.Path, name: str) -> Run:
-    records = curves.read_records(folder / "metrics.jsonl", flag="workdir")
+    records = metrics_files.read_records(folder / metrics_files.NAME, flag="workdir")
     if not records or not (folder / "config.json").is_file():
         raise errors.UserError(f"--workdir: the run in {str(folder)!r} has logged nothing yet")
     config = logs.read_json(folder / "config.json")
     result = logs.read_json(folder / "result.json") if (folder / "result.json").exists() else None
     try:
         dataset, seed = config["data"]["dataset"], config["seed"]
-        method = result["method"] if result else _guess_method(config)
+        method = result["method"] if result else config.get("method", _NO_METHOD)
         usable = all(isinstance(record["seconds"], Mapping) for record in records) and isinstance(dataset, str)
     except (KeyError, TypeError):
         usable, seed = False, None
     if not usable or not isinstance(seed, int) or not isinstance(method, str):
         raise errors.UserError(f"--workdir: {str(folder)!r} holds no run of this library's")
     return Run(folder, name, config, records, method, result is not None)
-
-
-def _guess_method(config: Mapping[str, Any]) -> str:
-    """The method of a run that has no result yet, by the fields that its config alone has."""
-    if "dynamics" in config:
-        return "cluster_dynamics"
-    if "selection" in config:
-        return "pul"
-    if "source" in config:
-        return "dbscan"
-    if "dissimilarity" in config:
-        return "buc" if "cluster" in config else "softened"
-    return "hct" if "cluster" in config else f"supervised {config['train']['loss']}"
 
 
 def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:

@@ -213,24 +213,28 @@ def top_labels(state: TrainState) -> np.ndarray:
     return np.asarray(state.memory.bank.labels[-1])
 
 
-def draw_batches(session: Session, epoch: int, labels: np.ndarray) -> np.ndarray:
+def draw_batches(
+    config: ConfigDict, data: TrainingData, labels: np.ndarray, *, iteration: int, epoch: int
+) -> np.ndarray:
     """Draws an epoch's batches: samples of the source by identity, then as many of the target by pseudo label.
 
     Args:
-        session: the run's.
-        epoch: of this iteration.
+        config: the run's.
+        data: its training samples.
         labels: [N_t] integer; negative: not drawn.
+        iteration: the loop's.
+        epoch: of that iteration.
 
     Returns:
         [steps, B] indices of training samples.
     """
-    train, data = session.config.train, session.data
+    train = config.train
     options: dict[str, Any] = {
         "batch_size": train.num_ids * train.num_instances,
         "num_instances": train.num_instances,
         "num_steps": train.num_steps,
     }
-    rng = np.random.default_rng([session.config.seed, session.run.iteration, epoch])
+    rng = np.random.default_rng([config.seed, iteration, epoch])
     target = data.num_source + sampling.grouped_batches(rng, labels, **options)
     if not data.num_source:
         return target

@@ -16,9 +16,8 @@ from reid_jax.data_prep import prepare
 from reid_jax.experiments import cluster_dynamics, dbscan
 from reid_jax.experiments.configs import cluster_dynamics as cluster_dynamics_config
 from reid_jax.experiments.configs import dbscan as dbscan_config
-from reid_jax.runs import bank_training
-from reid_jax.runs import dataset as dataset_lib
-from reid_jax.training import train_step
+from reid_jax.runs import online
+from reid_jax.runs.dataset import load_training_data
 
 SHARED = tiny_runs.PK_OVERRIDES | {
     "train.num_iterations": 3,
@@ -104,14 +103,7 @@ def test_every_level_is_kept_and_judged(uninterrupted):
     ],
 )
 def test_with_a_labelled_source_and_one_compile(prepared_source, tmp_path, monkeypatch, method, more):
-    steps = []
-    make_train_step = train_step.make_train_step
-
-    def recording(*args, **options):
-        steps.append(make_train_step(*args, **options))
-        return steps[-1]
-
-    monkeypatch.setattr(train_step, "make_train_step", recording)
+    steps = tiny_runs.record_train_steps(monkeypatch)
     config = make_config(method, prepared_source, source__dataset="other", train__num_iterations=2, **more)
     result = RUNS[method](config, tmp_path)
     assert steps[0]._cache_size() == 1 and result["last"]["iteration"] == 2 and np.isfinite(result["last"]["loss"])
@@ -128,11 +120,10 @@ def test_before_the_first_update_dbscan_labels_stay(prepared, tmp_path):
 
 def test_a_batch_has_the_source_first(prepared_source):
     config = make_config("dbscan", prepared_source, source__dataset="other")
-    target = dataset_lib.load_dataset(config.data)
-    domains = bank_training.load_domains(config, target)
+    domains = load_training_data(config, joins_source=True)
     assert (domains.num_source, domains.num_target) == (24, 24)
     assert domains.source_labels.tolist() == np.repeat([0, 6, 12, 18], 6).tolist()
-    batches = bank_training.draw_batches(config, domains, np.arange(24) // 2, iteration=1, epoch=0)
+    batches = online.draw_batches(config, domains, np.arange(24) // 2, iteration=1, epoch=0)
     assert batches.shape == (2, 16) and batches[:, :8].max() < 24 <= batches[:, 8:].min()
     classes = domains.with_source(jax.numpy.arange(24) // 2 * 2)
     assert classes.tolist() == [*np.repeat([0, 6, 12, 18], 6), *(24 + np.arange(24) // 2 * 2)]
@@ -155,8 +146,8 @@ def test_labels_are_updated_for_the_targets_own_items_when_due(prepared_source, 
         train__num_epochs=1,
     )
     cluster_dynamics.run_cluster_dynamics(config, tmp_path)
-    domains = bank_training.load_domains(config, dataset_lib.load_dataset(config.data))
-    batches = bank_training.draw_batches(config, domains, np.arange(24), iteration=1, epoch=0)[:, 8:] - 24
+    domains = load_training_data(config, joins_source=True)
+    batches = online.draw_batches(config, domains, np.arange(24), iteration=1, epoch=0)[:, 8:] - 24
     expected = np.arange(24)
     for batch in batches if interval == 0 else batches[:1]:
         expected[batch] = batch.min()
@@ -209,5 +200,5 @@ def test_errors_of_the_methods_own(prepared, tmp_path):
 @pytest.mark.parametrize("method,more", [("dbscan", {}), ("cluster_dynamics", {"labels__init": "dbscan"})])
 def test_where_nothing_is_dense_it_says_so(prepared, tmp_path, method, more):
     config = make_config(method, prepared, cluster__eps=0.01, cluster__min_samples=5, **more)
-    with pytest.raises(errors.UserError, match="cluster.eps = 0.01 and cluster.min_samples = 5 give no cluster of 24"):
+    with pytest.raises(errors.UserError, match="eps = 0.01 and min_samples = 5 gives no cluster of 24"):
         RUNS[method](config, tmp_path)

@@ -11,14 +11,13 @@ import tiny_runs
 from tiny_data import SHARED_DATA
 from tiny_runs import finish
 
-from reid_jax import errors
+from reid_jax import errors, pseudo_labels
 from reid_jax.data_prep import prepare
 from reid_jax.embeddings import Features, l2_normalize
 from reid_jax.experiments import buc
 from reid_jax.experiments.configs import buc as buc_config
 from reid_jax.runs import dataset as dataset_lib
-from reid_jax.runs import lookup_training
-from reid_jax.training import train_step
+from reid_jax.runs import session, stages
 
 OVERRIDES = tiny_runs.OVERRIDES | {
     "cluster.merge_percent": 0.1,  # 2 of 24
@@ -72,13 +71,11 @@ def test_killed_again_and_again_it_gives_the_same(uninterrupted, prepared, tmp_p
 
 
 def test_one_compile_for_all_stages_and_the_same_on_eight_devices(prepared, tmp_path, monkeypatch):
-    trunks, found = [], []
-    make_trunk = lookup_training.make_trunk
-    monkeypatch.setattr(lookup_training, "make_trunk", lambda *args: trunks.append(make_trunk(*args)) or trunks[-1])
+    steps, found = tiny_runs.record_train_steps(monkeypatch), []
     for devices in (1, 8):
         buc.run_buc(make_config(prepared, num_devices=devices, head__dropout=0.0), tmp_path / str(devices))
         found.append(tiny_runs.metrics(tmp_path / str(devices)))
-    assert [trunk.train_step._cache_size() for trunk in trunks] == [1, 1]
+    assert [step._cache_size() for step in steps] == [1, 1]
     for one, eight in zip(*(lines[1:] for lines in found)):
         assert eight["loss"] == pytest.approx(one["loss"], rel=2e-3)
     first = [np.load(tmp_path / str(n) / "pseudo_labels/iteration_002.npz")["pseudo_labels"] for n in (1, 8)]
@@ -133,7 +130,7 @@ def test_cifar10_by_its_config_on_generated_images(tmp_path):
 def test_stops_when_the_metric_falls(prepared, tmp_path, monkeypatch):
     scores = iter([0.1, 0.3, 0.5, 0.4, 0.6])
     monkeypatch.setattr(
-        setup_run,
+        session,
         "evaluate_model",
         lambda *args, **kwargs: dict.fromkeys(
             ("mAP", "rank1", "rank5", "rank10", "rank20", "mINP", "queries_skipped"), next(scores)
@@ -161,17 +158,21 @@ def slow_stage(embeddings, labels, num_merges, size_penalty, criterion):
     return np.unique(np.array(group)[labels], return_inverse=True)[1]
 
 
+def merge(embeddings, labels, num_merges, linkage_name="single"):
+    penalty = buc_config.get_config("market1501").cluster.size_penalty
+    options = {"num_merges": num_merges, "linkage_name": linkage_name, "size_penalty": penalty}
+    return pseudo_labels.bottom_up_labels(Features(embeddings), labels, **options)
+
+
 @pytest.mark.parametrize("criterion,name", [(np.min, "single"), (np.max, "complete"), (np.mean, "average")])
 def test_stages_equal_the_slow_definition(criterion, name):
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(12, 8))
     embeddings = (centres[np.arange(120) % 12] + 0.6 * rng.normal(size=(120, 8))).astype(np.float32)
     embeddings = l2_normalize(embeddings)
-    options = buc_config.get_config("market1501").cluster
-    options.linkage = name
     found = slow = np.arange(120)
     for _ in range(8):
-        found, _ = buc.merge(Features(embeddings), found, options, 12)
+        found, _ = merge(embeddings, found, 12, linkage_name=name)
         slow = slow_stage(embeddings, slow, 12, 0.003, criterion)
         np.testing.assert_array_equal(found, slow)
 
@@ -182,14 +183,13 @@ def test_a_whole_stage_on_the_coil100_features_equals_the_slow_definition():
         pytest.skip("the COIL-100 features are not part of the repository")
     arrays = np.load(path)
     embeddings = l2_normalize(arrays["embeddings"][arrays["split"] == "train"].astype(np.float32))
-    options = buc_config.get_config("market1501").cluster
     num_merges = int(0.05 * len(embeddings))
     found = np.arange(len(embeddings))
     for _ in range(12):
-        found, _ = buc.merge(Features(embeddings), found, options, num_merges)
+        found, _ = merge(embeddings, found, num_merges)
     # One more stage, from clusters of different sizes.
     slow = slow_stage(embeddings, found, num_merges, 0.003, np.min)
-    after, _ = buc.merge(Features(embeddings), found, options, num_merges)
+    after, _ = merge(embeddings, found, num_merges)
     np.testing.assert_array_equal(after, slow)
 
 
@@ -225,22 +225,26 @@ def test_what_a_user_gets_wrong(prepared, tmp_path, overrides, message):
 def test_cameras_known_for_some_samples_only(prepared, capsys):
     samples = dataset_lib.load_dataset(make_config(prepared).data).samples["train"]
     options = make_config(prepared, dissimilarity__camera_penalty=0.02).dissimilarity
-    assert lookup_training.dissimilarity_options(options, samples)["camera_penalty"] == 0.02
+    assert stages.dissimilarity_terms(options, samples)["camera_penalty"] == 0.02
     some = samples.camids.copy()
     some[3] = -1
     import dataclasses
 
     with pytest.raises(errors.UserError, match=f"1 of 24 have none, the first is {samples.names[3]}"):
-        lookup_training.dissimilarity_options(options, dataclasses.replace(samples, camids=some))
+        stages.dissimilarity_terms(options, dataclasses.replace(samples, camids=some))
     none = dataclasses.replace(samples, camids=np.full(24, -1))
-    assert "camids" not in lookup_training.dissimilarity_options(options, none)
+    assert "camids" not in stages.dissimilarity_terms(options, none)
+    config = make_config(prepared, dissimilarity__camera_penalty=0.02)
+    data = dataset_lib.load_training_data(config)
+    data.joined.samples["train"] = none
+    stages.check_cameras(config, data)
     assert "no camera ids: the cross-camera term (CCE) is off" in capsys.readouterr().out
 
 
 def test_every_epoch_has_its_rate_and_every_stage_an_empty_table(prepared, tmp_path, monkeypatch):
     """Stage 0: 0.1, 0.1, then 0.05 from drop_epoch 2 on; the later stages 0.05."""
     seen = []
-    train_epoch = train_step.train_epoch
+    train_epoch = session.train_epoch
 
     def recording(step, state, *args, **kwargs):
         rate = optax.tree_utils.tree_get(state.opt_state, "learning_rate")
@@ -250,7 +254,7 @@ def test_every_epoch_has_its_rate_and_every_stage_an_empty_table(prepared, tmp_p
         seen.append((float(rate), momentum == 0, not bool(table.rows.any()), int(table.num_classes)))
         return train_epoch(step, state, *args, **kwargs)
 
-    monkeypatch.setattr(train_step, "train_epoch", recording)
+    monkeypatch.setattr(session, "train_epoch", recording)
     buc.run_buc(make_config(prepared, train__num_iterations=2, num_devices=1), tmp_path)
     rates, fresh, empty, classes = zip(*seen)
     assert rates == pytest.approx((0.1, 0.1, 0.05, 0.05, 0.05))
@@ -260,7 +264,7 @@ def test_every_epoch_has_its_rate_and_every_stage_an_empty_table(prepared, tmp_p
 
 def test_the_papers_values():
     config = buc_config.get_config("market1501")
-    assert int(config.cluster.merge_percent * 12_936) == 646 and buc.check(config, 12_936) == 646
+    assert int(config.cluster.merge_percent * 12_936) == 646 and buc.merges_per_stage(config, 12_936) == 646
     train = config.train
     assert (train.first_epochs, train.num_epochs, train.batch_size, train.drop_epoch) == (20, 2, 16, 15)
     assert (train.learning_rate, train.later_learning_rate, train.backbone_rate_factor) == (0.1, 0.01, 0.1)

@@ -1,4 +1,4 @@
-"""experiments/curves.py and reid_jax/report.py: which runs are curves, what their points are, and the picture."""
+"""experiments/curve_data.py and reid_jax/report.py: which runs are curves, what their points are, and the picture."""
 
 import json
 import re
@@ -12,6 +12,8 @@ from PIL import Image
 from reid_jax import errors
 from reid_jax.experiments import curves
 from reid_jax.pictures import plots
+from reid_jax.reports import curves as curve_data
+from reid_jax.runs import metrics_files
 
 
 def write_run(folder, values, **more):
@@ -35,31 +37,31 @@ def sweep_folder(tmp_path):
 
 
 def test_a_sweeps_rows_are_curves_and_their_seeds_runs(sweep_folder):
-    runs = curves.find_runs([str(sweep_folder)])
+    runs = curve_data.find_runs([str(sweep_folder)])
     assert {name: len(histories) for name, histories in runs.items()} == {"lambda_0.85": 2, "lambda_0.9": 2}
-    found = curves.make_curves(runs, "selected")
+    found = curve_data.make_curves(runs, "selected")
     np.testing.assert_allclose(found["lambda_0.85"], [[[1, 50], [2, 70]], [[1, 60], [2, 70]]])
     np.testing.assert_allclose(found["lambda_0.9"], [[[1, 30]], [[1, 30]]])
 
 
 def test_run_directories_are_named_by_their_folders(sweep_folder, tmp_path):
     write_run(tmp_path / "hct_0", [None])
-    assert list(curves.find_runs([str(tmp_path / "hct_0")])) == ["hct_0"]
-    names = list(curves.find_runs([str(tmp_path / "hct_0"), str(sweep_folder)]))
+    assert list(curve_data.find_runs([str(tmp_path / "hct_0")])) == ["hct_0"]
+    names = list(curve_data.find_runs([str(tmp_path / "hct_0"), str(sweep_folder)]))
     assert names == ["hct_0", "pul_threshold lambda_0.85", "pul_threshold lambda_0.9"]
-    assert list(curves.find_runs([str(sweep_folder / "lambda_0.9")])) == ["lambda_0.9"]
+    assert list(curve_data.find_runs([str(sweep_folder / "lambda_0.9")])) == ["lambda_0.9"]
 
 
 def test_folders_of_the_same_name_are_not_one_curve(tmp_path):
     for place in ("a", "b"):
         write_run(tmp_path / place / "run", [None, 0.5])
-    names = list(curves.find_runs([str(tmp_path / place / "run") for place in ("a", "b")]))
+    names = list(curve_data.find_runs([str(tmp_path / place / "run") for place in ("a", "b")]))
     assert names == [f"{tmp_path}/a/run", f"{tmp_path}/b/run"]
 
 
 def test_an_original_models_own_curve(sweep_folder):
     source = sweep_folder / "source_other_0_12345678"
-    assert list(curves.find_runs([str(source)])) == ["source_other_0_12345678"]
+    assert list(curve_data.find_runs([str(source)])) == ["source_other_0_12345678"]
 
 
 def test_a_curve_is_the_mean_of_its_runs_and_the_band_their_range(tmp_path, monkeypatch):
@@ -88,9 +90,9 @@ def test_a_run_has_the_same_colour_in_all_panels(tmp_path, monkeypatch):
 
 
 def test_what_is_drawn_by_default_is_what_there_is(sweep_folder, tmp_path):
-    assert curves.default_fields(curves.find_runs([str(sweep_folder)])) == ["selected", "mAP"]
+    assert curve_data.default_fields(curve_data.find_runs([str(sweep_folder)])) == ["selected", "mAP"]
     write_run(tmp_path / "hct", [None, None], loss=0.5)
-    assert curves.default_fields(curves.find_runs([str(tmp_path / "hct")])) == ["mAP", "loss"]
+    assert curve_data.default_fields(curve_data.find_runs([str(tmp_path / "hct")])) == ["mAP", "loss"]
 
 
 @pytest.fixture
@@ -109,20 +111,20 @@ def levels_folder(tmp_path):
 
 
 def test_over_levels_the_last_iterations_values(levels_folder):
-    runs = curves.by_level(curves.find_runs([str(levels_folder)]))
-    found = curves.make_curves(runs, "num_clusters", over="level")
+    runs = curve_data.by_level(curve_data.find_runs([str(levels_folder)]))
+    found = curve_data.make_curves(runs, "num_clusters", over="level")
     np.testing.assert_array_equal(found["hcd"], [[[1, 90], [2, 80], [3, 70]], [[1, 89], [2, 79], [3, 69]]])
     assert [run.shape for run in found["buc"]] == [(0, 2)]
-    found = curves.make_curves(runs, "bcubed_recall", over="level")
+    found = curve_data.make_curves(runs, "bcubed_recall", over="level")
     np.testing.assert_allclose(found["hcd"], [[[1, 20], [2, 40], [3, 60]], [[1, 30], [2, 50], [3, 70]]])
-    assert curves.default_fields(runs, over="level") == ["bcubed_recall", "num_clusters"]
+    assert curve_data.default_fields(runs, over="level") == ["bcubed_recall", "num_clusters"]
     with pytest.raises(errors.UserError, match="no run has 'mAP'; choose of bcubed_recall, num_clusters$"):
-        curves.make_curves(runs, "mAP", over="level")
+        curve_data.make_curves(runs, "mAP", over="level")
 
 
 def test_runs_without_levels_have_no_curves_over_them(levels_folder):
     with pytest.raises(errors.UserError, match=r"--over: level needs .* experiments/cluster_dynamics.py; .* of buc has"):
-        curves.by_level(curves.find_runs([str(levels_folder / "buc")]))
+        curve_data.by_level(curve_data.find_runs([str(levels_folder / "buc")]))
 
 
 def test_the_command_draws_over_levels(levels_folder):
@@ -154,7 +156,7 @@ def test_without_matplotlib_it_says_what_to_install(tmp_path, monkeypatch):
 
 def test_a_line_that_a_killed_run_left_half_written(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"iteration": 0}\n{"iterat')
-    assert curves.read_records(tmp_path / "metrics.jsonl") == [{"iteration": 0}]
+    assert metrics_files.read_records(tmp_path / "metrics.jsonl") == [{"iteration": 0}]
 
 
 @pytest.mark.parametrize(
@@ -163,16 +165,16 @@ def test_a_line_that_a_killed_run_left_half_written(tmp_path):
 def test_broken_records_are_named(tmp_path, text, message):
     (tmp_path / "metrics.jsonl").write_text(text)
     with pytest.raises(errors.UserError, match=f"--runs: {message}"):
-        curves.find_runs([str(tmp_path)])
+        curve_data.find_runs([str(tmp_path)])
 
 
 def test_what_a_user_gets_wrong(sweep_folder, tmp_path):
     (tmp_path / "empty").mkdir()
     for folder in ("empty", "nowhere"):
         with pytest.raises(errors.UserError, match=f"--runs: no metrics.jsonl in .*{folder}'"):
-            curves.find_runs([str(tmp_path / folder)])
+            curve_data.find_runs([str(tmp_path / folder)])
     with pytest.raises(errors.UserError, match="--runs: a folder is given twice"):
-        curves.find_runs([str(sweep_folder), f"{sweep_folder}/"])
-    runs = curves.find_runs([str(sweep_folder)])
+        curve_data.find_runs([str(sweep_folder), f"{sweep_folder}/"])
+    runs = curve_data.find_runs([str(sweep_folder)])
     with pytest.raises(errors.UserError, match="--fields: no run has 'loss'; choose of mAP, selected"):
-        curves.make_curves(runs, "loss")
+        curve_data.make_curves(runs, "loss")

@@ -32,7 +32,7 @@ def test_it_embeds_as_the_run_does(workdir, file, people_folder):
     run, back = (trained_model.load(str(source), batch_size=8) for source in (workdir, file))
     assert (run.digest, run.height, run.width) == (back.digest, back.height, back.width) == (run.digest, 24, 12)
     found = [
-        trained_model.embed_files(each, ImageFiles(people_folder, paths), batch_size=8, description="")
+        each.embed_files(ImageFiles(people_folder, paths), batch_size=8)
         for each in (run, back)
     ]
     np.testing.assert_allclose(*found, atol=1e-6)
@@ -88,10 +88,10 @@ def test_onnx(workdir, tmp_path):
 
 
 def test_what_is_no_model(tmp_path):
-    with pytest.raises(errors.UserError, match="--model: there is no run directory and no exported model"):
+    with pytest.raises(errors.UserError, match="--model: there is no run directory, no model folder and no exported model"):
         trained_model.load(str(tmp_path / "none"), batch_size=8)
     (tmp_path / "x.zip").write_text("no model")
-    with pytest.raises(errors.UserError, match="is neither a run directory nor a whole .zip of export.py$"):
+    with pytest.raises(errors.UserError, match="is neither a run directory, a model folder nor a whole .zip of export$"):
         trained_model.load(str(tmp_path / "x.zip"), batch_size=8)
 
 

@@ -12,57 +12,58 @@ from tiny_runs import finish, made, start_script
 
 from reid_jax import errors
 from reid_jax.experiments import group
+from reid_jax.retrieval import group_folders, groups
 
 pytestmark = pytest.mark.usefixtures("own_backbone")
 
 
 def test_people_are_found():
     features, pids = tiny_data.clustered_features(num_ids=8, size=12, dim=32, spread=0.3)
-    groups = group.find_groups(features, eps=0.6, min_samples=2, k1=20)
+    labels = groups.find_groups(features, eps=0.6, min_samples=2, k1=20)
     # The same partition: each pair of labels occurs together only.
-    assert len(np.unique(np.stack([groups, pids]), axis=1).T) == 8 and groups.max() == 7
-    np.testing.assert_array_equal(group.merge_to(features, 8, k1=11), group.by_size(pids))
+    assert len(np.unique(np.stack([labels, pids]), axis=1).T) == 8 and labels.max() == 7
+    np.testing.assert_array_equal(groups.merge_to(features, 8, k1=11), groups.by_size(pids))
 
 
 def test_few_images_have_few_of_each_person():
-    assert [group.choose_k1(n) for n in (3, 48, 96, 288, 900, 10**6)] == [2, 5, 7, 11, 20, 20]
+    assert [groups.choose_k1(n) for n in (3, 48, 96, 288, 900, 10**6)] == [2, 5, 7, 11, 20, 20]
 
 
 def test_who_is_like_no_other_is_alone():
     features, _ = tiny_data.clustered_features(num_ids=2, size=10, dim=32, spread=0.1)
     stranger = np.random.default_rng(1).normal(size=(1, 32)).astype(np.float32)
-    groups = group.find_groups(np.concatenate([features, stranger]), eps=0.6, min_samples=2, k1=5)
-    assert np.bincount(groups).tolist()[-1] == 1 and groups[-1] == groups.max()
+    labels = groups.find_groups(np.concatenate([features, stranger]), eps=0.6, min_samples=2, k1=5)
+    assert np.bincount(labels).tolist()[-1] == 1 and labels[-1] == labels.max()
 
 
 @pytest.mark.parametrize("num_images", [3, 4, 7])
 def test_few_images(num_images):
     features = np.eye(num_images, 16, dtype=np.float32)
-    groups = group.find_groups(features, eps=0.6, min_samples=2, k1=20)
+    labels = groups.find_groups(features, eps=0.6, min_samples=2, k1=20)
     # Numbered from 0 without gaps, the largest first.
-    sizes = np.bincount(groups)
+    sizes = np.bincount(labels)
     assert sizes.sum() == num_images and sizes.min() > 0 and (np.diff(sizes) <= 0).all()
 
 
 def test_groups_are_numbered_by_size():
-    assert group.by_size(np.array([5, 2, 2, 9, 9, 9, 7])).tolist() == [2, 1, 1, 0, 0, 0, 3]
+    assert groups.by_size(np.array([5, 2, 2, 9, 9, 9, 7])).tolist() == [2, 1, 1, 0, 0, 0, 3]
 
 
 def test_distances_to_centres():
-    found = group.centre_distances(np.array([[1, 0], [0, 1], [1, 0]], np.float32), np.array([0, 0, 1]))
+    found = groups.centre_distances(np.array([[1, 0], [0, 1], [1, 0]], np.float32), np.array([0, 0, 1]))
     np.testing.assert_allclose(found, [1 - np.sqrt(0.5), 1 - np.sqrt(0.5), 0], atol=1e-6)
 
 
 def test_names_sort_as_numbers_do():
-    assert (group.folder_name(0, 5), group.folder_name(9, 12345)) == ("person_0001", "person_00010")
+    assert (group_folders.folder_name(0, 5), group_folders.folder_name(9, 12345)) == ("person_0001", "person_00010")
 
 
 def test_the_table_has_the_most_typical_image_first():
     images = made([[1, 0], [1, 0.1], [1, -0.4], [0, 1]])
-    groups = np.array([0, 0, 0, 1])
+    labels = np.array([0, 0, 0, 1])
     rows = list(
         csv.DictReader(
-            group.groups_table(images, groups, group.centre_distances(images.embeddings(), groups)).splitlines()
+            group_folders.groups_table(images, labels, groups.centre_distances(images.embeddings(), labels)).splitlines()
         )
     )
     assert [(row["group"], row["images"], row["path"]) for row in rows] == [
@@ -79,14 +80,14 @@ def test_names_of_copies_do_not_meet(tmp_path):
     (tmp_path / "in" / "d").mkdir()
     (tmp_path / "in" / paths[3]).write_text("a key that must not be copied")
     images = made(np.eye(5), paths=paths, folder=str(tmp_path / "in"))
-    assert group.copy_images(images, np.zeros(5, int), tmp_path / "out") == 2
+    assert group_folders.copy_images(images, np.zeros(5, int), tmp_path / "out") == 2
     copies = {path.name: path.read_bytes() for path in (tmp_path / "out" / "person_0001").iterdir()}
     assert sorted(copies) == [f"{'n' * 150}_2.png", "x.png", "x_1.png"]
     assert sorted(copies.values()) == sorted((tmp_path / "in" / path).read_bytes() for path in paths[:3])
 
 
 def test_what_it_says():
-    text = group.describe(made(np.eye(4), pids=[1, 1, 2, -1]), np.array([0, 0, 1, 2]))
+    text = group_folders.describe(made(np.eye(4), pids=[1, 1, 2, -1]), np.array([0, 0, 1, 2]))
     assert text.startswith(
         "4 images: 1 group of two images or more, the largest of 2, and 2 images that are like no other"
     )

@@ -177,14 +177,14 @@ def test_a_result_never_lies_beside_another_config(uninterrupted, prepared, tmp_
     """A finished run that shall go on, killed while images are decoded: still the finished one."""
     shutil.copytree(uninterrupted[0], tmp_path / "run")
     config = make_config(prepared, num_devices=1, train__num_iterations=5)
-    run = run_directory.RunDirectory(tmp_path / "run", config, dataset_lib.load_dataset(config.data))
+    run = run_directory.RunDirectory(tmp_path / "run", config, dataset_lib.load_dataset(config.data), method="hct")
     kept = json.loads((tmp_path / "run" / "config.json").read_text())
     assert kept["train"]["num_iterations"] == 3 and (tmp_path / "run" / "result.json").exists()
     del run
     # Without checkpoints nothing is left of the old run once the new one begins.
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     config = make_config(prepared, num_devices=1, seed=1)
-    run = run_directory.RunDirectory(tmp_path / "run", config, dataset_lib.load_dataset(config.data))
+    run = run_directory.RunDirectory(tmp_path / "run", config, dataset_lib.load_dataset(config.data), method="hct")
     run.restore(None)
     assert json.loads((tmp_path / "run" / "config.json").read_text())["seed"] == 1
     assert not (tmp_path / "run" / "result.json").exists()
@@ -192,6 +192,6 @@ def test_a_result_never_lies_beside_another_config(uninterrupted, prepared, tmp_
 
 def test_market_has_1171_clusters():
     config = hct_config.get_config("market1501")
-    assert hct.check(config, 12_936) == 905 and 12_936 - 905 * config.cluster.num_steps == 1_171
+    assert hct.merges_per_step(config, 12_936) == 905 and 12_936 - 905 * config.cluster.num_steps == 1_171
     paper = (config.train.num_iterations, config.train.num_epochs, config.train.learning_rate, config.loss.margin)
     assert paper == (20, 60, 6e-5, 0.5)

@@ -15,9 +15,8 @@ from reid_jax import errors, source_model
 from reid_jax.data_prep import prepare
 from reid_jax.experiments import pul, supervised
 from reid_jax.experiments.configs import pul as pul_config
-from reid_jax.runs import compatibility
+from reid_jax.runs import compatibility, objectives
 from reid_jax.runs import dataset as dataset_lib
-from reid_jax.training import train_step
 
 OVERRIDES = tiny_runs.OVERRIDES | {
     "source.dataset": "tiny",
@@ -112,7 +111,7 @@ def test_one_and_eight_devices_give_the_same_first_iteration(uninterrupted, prep
 
 
 def select(config, embeddings, known):
-    return pul.cluster_and_select(jax.random.key(0), embeddings, known, config, pul.check(config, known), None)
+    return pul.cluster_and_select(jax.random.key(0), embeddings, known, config, None)
 
 
 def test_without_selection_every_sample_has_its_cluster_and_labelled_ones_their_class(prepared):
@@ -144,13 +143,13 @@ def test_with_all_labels_known_it_is_supervised_training(prepared):
 def test_every_iteration_starts_from_the_original_model(prepared, uninterrupted, tmp_path, monkeypatch):
     source = find_source(uninterrupted[0]) / "checkpoints" / "last"
     starts = []
-    restarted = pul.restarted
+    restart = objectives.restart_classifier
 
     def recording(*args):
-        starts.append(jax.tree.map(np.asarray, restarted(*args)))
-        return restarted(*args)
+        starts.append(jax.tree.map(np.asarray, restart(*args)))
+        return restart(*args)
 
-    monkeypatch.setattr(pul, "restarted", recording)
+    monkeypatch.setattr(objectives, "restart_classifier", recording)
     pul.run_pul(make_config(prepared, model__checkpoint=str(source), num_devices=1, train__num_iterations=2), tmp_path)
     first, second = starts
     assert second.step > first.step == 0
@@ -163,18 +162,10 @@ def test_one_compilation_serves_all_iterations_though_the_number_selected_change
     prepared, uninterrupted, tmp_path, monkeypatch
 ):
     source = find_source(uninterrupted[0]) / "checkpoints" / "last"
-    steps = []
-    make_train_step = train_step.make_train_step
-
-    def recording(*args, **options):
-        steps.append(make_train_step(*args, **options))
-        return steps[-1]
-
-    monkeypatch.setattr(train_step, "make_train_step", recording)
+    steps = tiny_runs.record_train_steps(monkeypatch)
     pul.run_pul(make_config(prepared, model__checkpoint=str(source), num_devices=1), tmp_path)
     assert len({line["selected"] for line in tiny_runs.metrics(tmp_path)[1:]}) > 1
-    (train_step,) = steps
-    assert train_step._cache_size() == 1
+    assert [step._cache_size() for step in steps] == [1]
 
 
 def test_a_run_ends_when_the_number_selected_is_saturated(prepared, uninterrupted, tmp_path):
@@ -291,4 +282,4 @@ def test_where_all_images_embed_alike_it_says_so(prepared):
 
 def test_without_selection_a_batch_may_be_larger_than_the_clusters(prepared):
     config = make_config(prepared, selection__compared="none", cluster__num_clusters=4)
-    assert pul.check(config, np.full(24, -1)) == 4
+    assert pul.count_clusters(config, np.full(24, -1)) == 4

@@ -10,10 +10,10 @@ from tiny_runs import finish, made, start_script
 
 from reid_jax import errors
 from reid_jax.data import image_folder
-from reid_jax.experiments import embed, search
+from reid_jax.experiments import embed
 from reid_jax.inference import trained_model
 from reid_jax.pictures.image_rows import Mark
-from reid_jax.retrieval import embedding_files
+from reid_jax.retrieval import embedding_files, ranking, search_results
 from reid_jax.retrieval.collection import Collection, check_comparable, open_collection
 from reid_jax.retrieval.embedding_files import Origin
 
@@ -105,30 +105,30 @@ def test_images_of_a_folder(tmp_path):
 
 
 def test_identities_are_sub_folders():
-    assert image_folder.identities(["b/1.jpg", "a/x/2.jpg", "b/3.jpg"]).tolist() == [2, 1, 2]
-    assert image_folder.identities(["b/1.jpg", "2.jpg"]).tolist() == [-1, -1]
+    assert image_folder.person_numbers(["b/1.jpg", "a/x/2.jpg", "b/3.jpg"]).tolist() == [2, 1, 2]
+    assert image_folder.person_numbers(["b/1.jpg", "2.jpg"]).tolist() == [-1, -1]
 
 
 def test_an_image_is_not_its_own_match():
     gallery = made([[1, 0], [1, 0.1], [0, 1]])
-    ranked = search.rank(gallery, gallery, top=5, max_distance=0.5)
+    ranked = ranking.rank(gallery, gallery, top=5, max_distance=0.5)
     assert [[match.index for match in matches] for matches in ranked] == [[1, 2], [0, 2], [1, 0]]
     assert [match.is_near for match in ranked[0]] == [True, False]
     # Of images whose folder is not known a path says nothing.
     unknown = made([[1, 0]], folder="")
-    assert [match.index for match in search.rank(unknown, made([[1, 0]], folder=""), top=2, max_distance=1.0)[0]] == [0]
+    assert [match.index for match in ranking.rank(unknown, made([[1, 0]], folder=""), top=2, max_distance=1.0)[0]] == [0]
     elsewhere = made([[1, 0]], folder="/elsewhere")
-    assert [match.index for match in search.rank(elsewhere, gallery, top=2, max_distance=1.0)[0]] == [0, 1]
+    assert [match.index for match in ranking.rank(elsewhere, gallery, top=2, max_distance=1.0)[0]] == [0, 1]
 
 
 def test_verdicts():
     gallery = made([[1, 0], [0, 1]], folder="/b")
-    (matches,) = search.rank(made([[1, 1]]), gallery, top=5, max_distance=0.2)
-    assert search.verdict(matches, 0.2) == "not in the gallery: the nearest is at 0.2929, the limit 0.2000"
-    (matches,) = search.rank(made([[1, 0.1]]), gallery, top=5, max_distance=0.2)
-    assert search.verdict(matches, 0.2) == "1 of 2 within the limit of 0.200"
-    assert search.verdict([], 0.2).startswith("nothing to compare with")
-    assert search.verdict(matches, np.inf) == "the nearest is at 0.005"
+    (matches,) = ranking.rank(made([[1, 1]]), gallery, top=5, max_distance=0.2)
+    assert search_results.verdict(matches, 0.2) == "not in the gallery: the nearest is at 0.2929, the limit 0.2000"
+    (matches,) = ranking.rank(made([[1, 0.1]]), gallery, top=5, max_distance=0.2)
+    assert search_results.verdict(matches, 0.2) == "1 of 2 within the limit of 0.200"
+    assert search_results.verdict([], 0.2).startswith("nothing to compare with")
+    assert search_results.verdict(matches, np.inf) == "the nearest is at 0.005"
 
 
 def test_a_limit_of_people_known(capsys):
@@ -136,40 +136,40 @@ def test_a_limit_of_people_known(capsys):
     centres = rng.normal(size=(30, 8))
     pids = np.repeat(np.arange(1, 31), 6)
     known = made(centres[pids - 1] + 0.3 * rng.normal(size=(180, 8)), pids=pids, source="known")
-    limits = [search.calibrate(known, known, false_alarms=rate) for rate in (0.01, 0.1, 0.5)]
+    limits = [ranking.calibrate(known, known, false_alarms=rate) for rate in (0.01, 0.1, 0.5)]
     assert limits == sorted(limits) and limits[0] < limits[2]
     output = capsys.readouterr().out
     assert output.count("by 180 images of 30 people in known") == 3 and "false alarms" not in output
     assert output.count("30 people are few") == 3
     # Strangers drawn alike are taken for someone about as often as was asked.
     strangers = made(rng.normal(size=(2000, 8)))
-    ranked = search.rank(strangers, made(known.embeddings(), folder="/g"), top=1, max_distance=limits[1])
+    ranked = ranking.rank(strangers, made(known.embeddings(), folder="/g"), top=1, max_distance=limits[1])
     assert 0.02 < np.mean([matches[0].is_near for matches in ranked]) < 0.3
-    search.calibrate(known, made(np.eye(400)), false_alarms=0.1)
+    ranking.calibrate(known, made(np.eye(400)), false_alarms=0.1)
     assert "the gallery has 400 images, more than the 180 of the calibration" in capsys.readouterr().out
     with pytest.raises(errors.UserError, match="--calibration: .* two known people at least"):
-        search.calibrate(made(np.eye(3), pids=[1, 1, -1]), known, false_alarms=0.1)
+        ranking.calibrate(made(np.eye(3), pids=[1, 1, -1]), known, false_alarms=0.1)
 
 
 def test_the_table_and_the_sheet(people_folder, monkeypatch):
     paths = ["0101/" + path.name for path in sorted((people_folder / "0101").iterdir())[:3]]
     gallery = made([[1, 0], [1, 0.2], [0, 1]], pids=[1, 2, 1], paths=paths, folder=str(people_folder))
     queries = made([[1, 0.1]], pids=[1], paths=['a,"b".jpg'], folder=str(people_folder))
-    ranked = search.rank(queries, gallery, top=3, max_distance=0.5)
-    rows = list(csv.DictReader(search.results_table(queries, gallery, ranked, 0.5).splitlines()))
+    ranked = ranking.rank(queries, gallery, top=3, max_distance=0.5)
+    rows = list(csv.DictReader(search_results.results_table(queries, gallery, ranked, 0.5).splitlines()))
     assert [(row["query"], row["rank"], row["within_limit"], row["match"]) for row in rows] == [
         ('a,"b".jpg', "1", "yes", paths[1]), ('a,"b".jpg', "2", "yes", paths[0]), ('a,"b".jpg', "3", "no", paths[2])
     ]  # fmt: skip
-    unlimited = csv.DictReader(search.results_table(queries, gallery, ranked, np.inf).splitlines())
+    unlimited = csv.DictReader(search_results.results_table(queries, gallery, ranked, np.inf).splitlines())
     assert {row["within_limit"] for row in unlimited} == {""}
     drawn = []
-    monkeypatch.setattr(search.image_rows, "draw_rows", lambda rows, **_: drawn.extend(rows))
-    search.contact_sheet(queries, gallery, ranked, 0.5)
+    monkeypatch.setattr(search_results.image_rows, "draw_rows", lambda rows, **_: drawn.extend(rows))
+    search_results.contact_sheet(queries, gallery, ranked, 0.5)
     assert [tile.mark for tile in drawn[0].tiles] == [Mark.QUERY, Mark.WRONG, Mark.RIGHT, Mark.DIMMED]
     assert drawn[0].tiles[0].image is None and drawn[0].tiles[1].caption.startswith("1: 0.0")
     # Numbers of another folder's people say nothing of these.
     elsewhere = made([[1, 0.1]], pids=[1])
-    search.contact_sheet(elsewhere, gallery, ranked, 0.5)
+    search_results.contact_sheet(elsewhere, gallery, ranked, 0.5)
     assert [tile.mark for tile in drawn[1].tiles] == [Mark.QUERY, Mark.NEUTRAL, Mark.NEUTRAL, Mark.DIMMED]
     assert drawn[0].tiles[1].image.shape == (24, 12, 3)
 

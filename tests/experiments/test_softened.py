@@ -11,7 +11,6 @@ from reid_jax import errors
 from reid_jax.experiments import softened
 from reid_jax.experiments.configs import softened as softened_config
 from reid_jax.runs import dataset as dataset_lib
-from reid_jax.runs import lookup_training
 
 OVERRIDES = tiny_runs.OVERRIDES | {
     "train.num_iterations": 3,
@@ -67,16 +66,12 @@ def test_killed_again_and_again_it_gives_the_same(uninterrupted, prepared, tmp_p
 
 
 def test_one_compile_for_baseline_and_softened_labels(prepared, tmp_path, monkeypatch):
-    trunks = []
-    make_trunk = lookup_training.make_trunk
-    monkeypatch.setattr(lookup_training, "make_trunk", lambda *args: trunks.append(make_trunk(*args)) or trunks[-1])
+    steps = tiny_runs.record_train_steps(monkeypatch)
     softened.run_softened(make_config(prepared), tmp_path)
-    assert trunks[0].train_step._cache_size() == 1
+    assert [step._cache_size() for step in steps] == [1]
 
 
 def test_tracklets_without_cameras(prepared_tracklets, tmp_path, monkeypatch, capsys):
-    from reid_jax.runs import setup_run
-
     load_dataset = dataset_lib.load_dataset
 
     def without_cameras(data):
@@ -87,7 +82,7 @@ def test_tracklets_without_cameras(prepared_tracklets, tmp_path, monkeypatch, ca
         unknown = dataclasses.replace(samples, camids=np.full(len(samples), -1))
         return dataset._replace(samples=dataset.samples | {"train": unknown})
 
-    monkeypatch.setattr(setup_run, "load_dataset", without_cameras)
+    monkeypatch.setattr(dataset_lib, "load_dataset", without_cameras)
     config = make_config(
         prepared_tracklets,
         data__dataset="walks",

@@ -14,6 +14,7 @@ from reid_jax import errors
 from reid_jax.experiments import supervised
 from reid_jax.experiments.configs import supervised as supervised_config
 from reid_jax.runs import dataset as dataset_lib
+from reid_jax.runs.dataset import TrainingData
 
 OVERRIDES = tiny_runs.PK_OVERRIDES | {"train.num_iterations": 2, "train.num_epochs": 3}
 pytestmark = pytest.mark.usefixtures("own_backbone")
@@ -26,7 +27,7 @@ def make_config(data_dir, **more):
 @pytest.fixture(scope="module")
 def classifier_run(prepared, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("supervised") / "classifier"
-    sys.path.insert(0, str(ROOT / "tests" / "data"))
+    sys.path.insert(0, str(DATA))
     return workdir, supervised.run_supervised(make_config(prepared, train__loss="classifier"), workdir)
 
 
@@ -36,7 +37,7 @@ def test_the_classifier_learns_and_can_be_evaluated_without_it(classifier_run, p
     assert losses[0] == pytest.approx(np.log(4), abs=0.3) and losses[-1] < losses[0]
     output = workdir / "scores.json"
     command = [sys.executable, ROOT / "experiments/evaluate.py", f"--checkpoint={workdir}", f"--output={output}"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests/data"), "XLA_FLAGS": ""}
+    environment = os.environ | {"PYTHONPATH": str(DATA), "XLA_FLAGS": ""}
     found = subprocess.run(
         [*command, f"--data_dir={prepared}", "--batch_size=8"], capture_output=True, text=True, env=environment
     )
@@ -54,14 +55,14 @@ def test_the_triplet_baseline_runs_on_eight_devices(prepared, tmp_path):
 def test_errors(prepared):
     dataset = dataset_lib.load_dataset(make_config(prepared).data)
     with pytest.raises(errors.UserError, match="has 4 known train identities; .* at least 5 .train.num_ids."):
-        supervised.check(make_config(prepared, train__num_ids=5), dataset)
+        supervised.check(make_config(prepared, train__num_ids=5), TrainingData(dataset, dataset))
     with pytest.raises(errors.UserError, match="= 28 must be at most the 24 labelled images"):
-        supervised.check(make_config(prepared, train__loss="classifier", train__num_instances=7), dataset)
+        supervised.check(make_config(prepared, train__loss="classifier", train__num_instances=7), TrainingData(dataset, dataset))
 
 
 def test_evaluate_says_what_is_missing(tmp_path):
     command = [sys.executable, ROOT / "experiments/evaluate.py"]
-    for arguments, message in (([], "give --checkpoint"), ([f"--checkpoint={tmp_path}"], "no run directory at")):
+    for arguments, message in (([], "--model is needed"), ([f"--checkpoint={tmp_path}"], "no run directory at")):
         found = subprocess.run([*command, *arguments], capture_output=True, text=True)
         assert found.returncode == 2 and found.stderr.startswith("error: ") and message in found.stderr
         assert len(found.stderr.strip().splitlines()) == 1

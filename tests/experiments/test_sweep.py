@@ -14,7 +14,7 @@ from reid_jax import errors
 from reid_jax.experiments import sweep
 from reid_jax.experiments.configs import sweeps
 from reid_jax.experiments.configs.sweeps import Sweep
-from reid_jax.runs import setup_run
+from reid_jax.runs import compatibility
 from reid_jax.sweeps import sweep_rows, sweep_table
 
 TINY = tiny_runs.PK_OVERRIDES | {
@@ -278,9 +278,9 @@ def test_another_config_does_not_take_over_a_finished_run(tmp_path, monkeypatch)
 def test_a_finished_run_on_other_data_is_not_taken(tmp_path, monkeypatch):
     run, _ = plan(tmp_path)
     finish(run, data_fingerprint="old")
-    monkeypatch.setattr(setup_run, "load_dataset", lambda data: SimpleNamespace(fingerprint="old"))
+    monkeypatch.setattr(compatibility, "load_dataset", lambda data: SimpleNamespace(fingerprint="old"))
     assert sweep.finished_result(run) == result(0.3)
-    monkeypatch.setattr(setup_run, "load_dataset", lambda data: SimpleNamespace(fingerprint="new"))
+    monkeypatch.setattr(compatibility, "load_dataset", lambda data: SimpleNamespace(fingerprint="new"))
     with pytest.raises(errors.UserError, match="holds a finished run on other data than data.dir = 'data' has"):
         sweep.finished_result(run)
 

@@ -106,6 +106,20 @@ def assert_same(workdir, other):
     jax.tree.map(np.testing.assert_array_equal, (labels, states), (other_labels, other_states))
 
 
+def record_train_steps(monkeypatch):
+    """The train steps that sessions make from now on."""
+    from reid_jax.runs import session
+
+    steps, make_train_step = [], session.make_train_step
+
+    def recording(*args, **options):
+        steps.append(make_train_step(*args, **options))
+        return steps[-1]
+
+    monkeypatch.setattr(session, "make_train_step", recording)
+    return steps
+
+
 def write_run(workdir, data_dir, *, method="hct", labels=None, num_iterations=3, seed=0, **more):
     """Writes a run directory as experiments/METHOD.py leaves it, of an untrained own_backbone, in no time.
 
@@ -136,14 +150,14 @@ def write_run(workdir, data_dir, *, method="hct", labels=None, num_iterations=3,
     for record in records[1:]:
         record |= {"num_clusters": 4, "agreement": 0.1 * record["iteration"], "loss": 1.0 / record["iteration"]}
         record |= {"bcubed_precision": 0.5, "bcubed_recall": 0.6, "bcubed_f": 0.55}
+    # supervised.py's results have its loss in their name.
+    name = f"supervised {config.train.loss}" if method == "supervised" else method
     kept = checkpoints.Checkpoints(workdir)
     state = TrainState(step=jnp.int32(num_iterations), opt_state={"count": jnp.int32(0)}, **variables)
     kept.save_best(state, {"record": records[-1]})
     kept.close()
-    logs.write_json(workdir / "config.json", json.loads(json.dumps(config.to_dict())))
+    logs.write_json(workdir / "config.json", json.loads(json.dumps(config.to_dict() | {"method": name})))
     (workdir / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    # supervised.py's results have its loss in their name.
-    name = f"supervised {config.train.loss}" if method == "supervised" else method
     logs.write_json(workdir / "result.json", {"method": name})
     if labels is not None:
         names = load_dataset(config.data).samples["train"].names

@@ -259,10 +259,10 @@ def test_wrong_clusters_are_split_into_their_identities():
 def test_one_compilation_whatever_the_clusters():
     features, _ = clustered_features(num_ids=5, size=12, dim=32, spread=0.5)
     bank = init_label_bank(60)
-    before = cluster_dynamics._update._cache_size()
+    before = cluster_dynamics.bank._update._cache_size()
     for indices in np.random.default_rng(0).permutation(60).reshape(6, 10):
         bank = update_label_bank(bank, jnp.asarray(features), jnp.asarray(indices), **SMALL)
-    assert cluster_dynamics._update._cache_size() == before + 1
+    assert cluster_dynamics.bank._update._cache_size() == before + 1
 
 
 def test_bank_from_labels_by_hand():

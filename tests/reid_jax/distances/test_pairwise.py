@@ -64,7 +64,7 @@ def test_neighbors_break_ties_by_index_and_leave_out_themselves():
 
 def test_neighbors_never_hold_all_distances():
     shape = jax.ShapeDtypeStruct((4096, 8), jnp.float32)
-    lowered = distances._nearest_neighbors.lower(shape, None, k=4, metric="euclidean", block_size=64)
+    lowered = distances.neighbors._nearest_neighbors.lower(shape, None, k=4, metric="euclidean", block_size=64)
     assert lowered.compile().memory_analysis().temp_size_in_bytes < 4096 * 4096 * 4 / 8
 
 

@@ -188,7 +188,7 @@ def test_a_hundred_iterations(make_run, tmp_path):
 
 def test_sweeps_are_drawn_over_what_they_vary(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(report_pictures.report, "save_values", lambda *a, **k: drawn.append((a[1:], k)))
+    monkeypatch.setattr(report_pictures.plots, "save_values", lambda *a, **k: drawn.append((a[1:], k)))
     rows = []
     for k in (1, 2, 4):
         runs = []

@@ -4,10 +4,10 @@ import ml_collections
 import pytest
 
 from reid_jax import errors
-from reid_jax.experiments.configs import buc, cluster_dynamics, dbscan, hct, pul, softened, supervised
+from reid_jax.experiments.configs import buc, cluster_dynamics, combine, dbscan, hct, pul, softened, supervised
 from reid_jax.runs import base_config, config_rules
 
-METHODS = (hct, supervised, buc, softened, pul, cluster_dynamics, dbscan)
+METHODS = (hct, supervised, buc, softened, pul, cluster_dynamics, dbscan, combine)
 # Names, files and switches; a backbone is checked where it is built.
 FREE = {
     *("data.dataset", "data.dir", "data.cache_dir", "data.tracklets", "model.backbone", "model.weights"),

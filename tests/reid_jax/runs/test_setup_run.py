@@ -8,7 +8,7 @@ from flax import linen as nn
 from reid_jax import errors, identities
 from reid_jax.experiments.configs import buc, hct, softened, supervised
 from reid_jax.models.lookup import LookupModel
-from reid_jax.runs import base_config, checkpoints, memory_limits, models
+from reid_jax.runs import base_config, checkpoints, memory_limits, models, objectives
 from reid_jax.runs import dataset as dataset_lib
 from reid_jax.training import optimizers, train_step
 
@@ -110,9 +110,9 @@ def test_rate_factors_freeze_and_slow_what_they_name():
     config.model.update(width=4, frozen_stages=2)
     model = models.build_model(config.model, LookupModel)
     params = model.init(jax.random.key(0), np.zeros((2, 32, 32, 3), np.float32), train=False)["params"]
-    optimizer = optimizers.make_optimizer(
-        "sgd", 1.0, weight_decay=0.1, momentum=0.0, rate_factors=setup_run.rate_factors(config.model, backbone=0.1)
-    )
+    config.train.update(optimizer="sgd", learning_rate=1.0, weight_decay=0.1, momentum=0.0)
+    config.unlock().train.backbone_rate_factor = 0.1
+    optimizer = objectives.make_optimizer(config)
     ones = jax.tree.map(np.ones_like, params)
     updates, _ = optimizer.update(ones, optimizer.init(params), params)
     for path, update in jax.tree_util.tree_leaves_with_path(updates):

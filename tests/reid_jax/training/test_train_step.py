@@ -13,6 +13,7 @@ from reid_jax.data.samples import Samples
 from reid_jax.embeddings import Features
 from reid_jax.models.batch_norm import BatchNorm
 from reid_jax.models.reid import ReidModel
+from reid_jax.training import epochs as epochs_lib
 from reid_jax.training import optimizers, train_step
 
 IMAGES = CachedImages(np.random.default_rng(0).integers(0, 256, (40, 16, 8, 3), dtype=np.uint8))
@@ -45,19 +46,19 @@ def make(mesh, learning_rate=0.05):
     return model, step, lambda: train_step.init_train_state(variables, optimizer, mesh)
 
 
-def run(mesh, epochs=3, **options):
+def run(mesh, num_epochs=3, **options):
     _, step, new_state = make(mesh, **options)
     state, found = new_state(), []
     index_batches = np.random.default_rng(1).permutation(40).reshape(5, 8)
-    batches = device_batches(IMAGES, np.concatenate([index_batches] * epochs), mesh)
-    for _ in range(epochs):
-        state, epoch = train_step.train_epoch(step, state, jax.random.key(3), batches, LABELS[index_batches], mesh)
+    batches = device_batches(IMAGES, np.concatenate([index_batches] * num_epochs), mesh)
+    for _ in range(num_epochs):
+        state, epoch = epochs_lib.train_epoch(step, state, jax.random.key(3), batches, LABELS[index_batches], mesh)
         found.append(epoch)
     return state, np.concatenate(found)
 
 
 def test_trains_and_compiles_once(meshes):
-    state, found = run(meshes[0], epochs=12)
+    state, found = run(meshes[0], num_epochs=12)
     assert int(state.step) == 60 and found.shape == (60,)
     assert found[-10:].mean() < 0.8 * found[:10].mean()
     assert make(meshes[0])[1]._cache_size() == 1
