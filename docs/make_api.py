@@ -21,7 +21,7 @@ For notebooks: `reid_jax.load_model`, `TrainedModel.embed`, `reid_jax.search`, `
 
 def api_page() -> str:
     """Returns the page's text."""
-    table = "\n".join(line for line in (ROOT / "docs/design.md").read_text().splitlines() if line.startswith("|"))
+    table = "\n".join(line.split("|")[1] for line in (ROOT / "docs/design.md").read_text().splitlines() if line[:1] == "|")
     files = re.findall(r"`([a-z_0-9/]+\.py)`", table)
     return "\n".join([_INTRODUCTION, *(section for file in files if (section := _section(file)))])
 
