@@ -1,6 +1,6 @@
 """Euclidean distances of Market-1501's training set against NumPy, and its 20 nearest neighbours.
 
-    python benchmarks/distances.py
+python benchmarks/distances.py
 """
 
 import argparse

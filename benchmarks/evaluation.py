@@ -1,6 +1,6 @@
 """CMC, mAP and mINP of Market-1501's size from embeddings, against the loop that existing projects evaluate with.
 
-    python benchmarks/evaluation.py
+python benchmarks/evaluation.py
 """
 
 import argparse

@@ -57,7 +57,9 @@ def check_same(name: str, found: tuple, expected: tuple) -> None:
     """Prints how many neighbours are the expected ones in the same place, and by how much their similarities differ."""
     same = np.mean(found[1] == expected[1])
     difference = np.abs(found[0] - expected[0]).max()
-    print(f"  {name:17} {100 * same:.2f}% of the neighbours as NumPy's, similarities differ by at most {difference:.1e}")
+    print(
+        f"  {name:17} {100 * same:.2f}% of the neighbours as NumPy's, similarities differ by at most {difference:.1e}"
+    )
     if difference > 1e-5:
         raise SystemExit(f"{name} found others than NumPy")
 

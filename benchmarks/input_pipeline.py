@@ -1,6 +1,6 @@
 """Input pipeline: decoding, and reading from the cache, against what a train step consumes; images per second.
 
-    python benchmarks/input_pipeline.py
+python benchmarks/input_pipeline.py
 """
 
 import io

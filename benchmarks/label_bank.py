@@ -151,7 +151,9 @@ def main() -> None:
         names = list(VARIANTS) if args.variants == "all" else args.variants.split(",")
         if unknown := [name for name in names if name not in VARIANTS]:
             parser.error(f"--variants: no {unknown[0]!r}; choose of {', '.join(VARIANTS)}")
-        sweep_over(args.features, num_sweeps=args.sweeps, variants={name: VARIANTS[name] for name in names}, seed=args.seed)
+        sweep_over(
+            args.features, num_sweeps=args.sweeps, variants={name: VARIANTS[name] for name in names}, seed=args.seed
+        )
     else:
         time_update(args.rows, args.dim, args.repeats)
     print(f"({time.monotonic() - start:.0f} s)")

@@ -1,6 +1,6 @@
 """HCT's merge steps at Market-1501's size against fastcluster's whole average linkage of the same matrix.
 
-    python benchmarks/linkage.py
+python benchmarks/linkage.py
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=13, help="s; m is int(0.07 N)")
     parser.add_argument("--repeats", type=int, default=3, help="rounds; the best counts")
     args = parser.parse_args()
-    steps = dict(num_merges=int(0.07 * args.items), num_steps=args.steps)
+    steps = {"num_merges": int(0.07 * args.items), "num_steps": args.steps}
     for kind in ("identities", "noise"):
         distances = euclidean(make_embeddings(kind, args.items))
         growth = measure.peak_bytes(lambda: linkage.agglomerate(distances, **steps))

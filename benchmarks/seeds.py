@@ -1,6 +1,6 @@
 """Puts finished runs of several seeds into the tables of docs/results.md.
 
-    python benchmarks/seeds.py runs/hct_synthetic_0 runs/hct_synthetic_1 runs/hct_synthetic_2
+python benchmarks/seeds.py runs/hct_synthetic_0 runs/hct_synthetic_1 runs/hct_synthetic_2
 """
 
 import json

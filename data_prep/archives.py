@@ -131,9 +131,7 @@ def _checked(archive: pathlib.Path, members: list[_Member]) -> dict[pathlib.Pure
     return files
 
 
-def _check_space(
-    archive: pathlib.Path, files: dict[pathlib.PurePosixPath, _Member], folder: pathlib.Path
-) -> None:
+def _check_space(archive: pathlib.Path, files: dict[pathlib.PurePosixPath, _Member], folder: pathlib.Path) -> None:
     needed, free = sum(member.size for member in files.values()), shutil.disk_usage(folder).free
     if needed > free:
         raise errors.UserError(
@@ -141,9 +139,7 @@ def _check_space(
         )
 
 
-def _write(
-    files: dict[pathlib.PurePosixPath, _Member], folder: pathlib.Path, description: str, progress: bool
-) -> None:
+def _write(files: dict[pathlib.PurePosixPath, _Member], folder: pathlib.Path, description: str, progress: bool) -> None:
     stream = None if progress else io.StringIO()
     with ProgressBar(len(files), description, unit="files", stream=stream) as bar:
         for path, member in files.items():

@@ -141,9 +141,7 @@ def building(data_dir: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
         shutil.rmtree(build, ignore_errors=True)
 
 
-def publish(
-    build: pathlib.Path, data_dir: pathlib.Path, name: str, request: Request, *, overwrite: bool
-) -> None:
+def publish(build: pathlib.Path, data_dir: pathlib.Path, name: str, request: Request, *, overwrite: bool) -> None:
     """Moves a complete data set into its place.
 
     Args:

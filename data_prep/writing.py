@@ -111,7 +111,10 @@ class _Writer:
         description = "Prepared for reid_jax: images as they were in the source, identities, cameras, tracklets, paths."
         info = tfds.core.DatasetInfo(
             # The examples lie in the order in which they are added.
-            builder=identity, features=features, description=description, disable_shuffling=True
+            builder=identity,
+            features=features,
+            description=description,
+            disable_shuffling=True,
         )
         self._folder = folder
         self._stored: dict[str, list[tuple[listing.Record, int]]] = {}  # with the checksum of the image's bytes

@@ -1,6 +1,6 @@
 """Writes docs/api.md, the public functions and classes of the library, from their docstrings.
 
-    python docs/make_api.py
+python docs/make_api.py
 """
 
 import ast
@@ -21,7 +21,9 @@ For notebooks: `reid_jax.load_model`, `TrainedModel.embed`, `reid_jax.search`, `
 
 def api_page() -> str:
     """Returns the page's text."""
-    table = "\n".join(line.split("|")[1] for line in (ROOT / "docs/design.md").read_text().splitlines() if line[:1] == "|")
+    table = "\n".join(
+        line.split("|")[1] for line in (ROOT / "docs/design.md").read_text().splitlines() if line[:1] == "|"
+    )
     files = re.findall(r"`([a-z_0-9/]+\.py)`", table)
     return "\n".join([_INTRODUCTION, *(section for file in files if (section := _section(file)))])
 

@@ -1,0 +1,1 @@
+"""What a person starts: one script a method or task."""

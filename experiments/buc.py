@@ -1,7 +1,7 @@
 """BUC: bottom-up clustering with a repelled loss over a lookup table (Lin et al., AAAI 2019), Algorithm 1.
 
-    python experiments/buc.py                                        # synthetic pedestrians, CPU, minutes
-    python experiments/buc.py --config=experiments/configs/buc.py:market1501 --workdir=runs/buc_market1501
+python experiments/buc.py                                        # synthetic pedestrians, CPU, minutes
+python experiments/buc.py --config=experiments/configs/buc.py:market1501 --workdir=runs/buc_market1501
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
-"""HCD: online pseudo labels by hierarchical cluster dynamics (Zheng et al., ICCV 2021), section 4.
+r"""HCD: online pseudo labels by hierarchical cluster dynamics (Zheng et al., ICCV 2021), section 4.
 
-    python experiments/cluster_dynamics.py                           # synthetic pedestrians, CPU, minutes
-    python experiments/cluster_dynamics.py --config=experiments/configs/cluster_dynamics.py:market1501 \\
+python experiments/cluster_dynamics.py                           # synthetic pedestrians, CPU, minutes
+python experiments/cluster_dynamics.py --config=experiments/configs/cluster_dynamics.py:market1501 \
         --config.source.dataset=dukemtmcreid                         # adaptive; without a source unsupervised
 """
 

@@ -43,7 +43,10 @@ def define_flags() -> None:
     """Defines the command line."""
     flags.DEFINE_list("runs", [], "Run directories or folders of sweeps, separated by commas.")
     flags.DEFINE_enum(
-        "over", "iteration", list(curves.DEFAULT_FIELDS), "What is drawn over: iterations, or HCD's levels at the last one."
+        "over",
+        "iteration",
+        list(curves.DEFAULT_FIELDS),
+        "What is drawn over: iterations, or HCD's levels at the last one.",
     )
     flags.DEFINE_list(
         "fields",

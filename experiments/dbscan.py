@@ -1,7 +1,7 @@
 """The offline baselines of HCD: DBSCAN labels per iteration, with SpCL's or Cluster Contrast's memory.
 
-    python experiments/dbscan.py                                     # synthetic pedestrians, CPU, minutes
-    python experiments/dbscan.py --config=experiments/configs/dbscan.py:market1501 --config.memory.kind=cluster
+python experiments/dbscan.py                                     # synthetic pedestrians, CPU, minutes
+python experiments/dbscan.py --config=experiments/configs/dbscan.py:market1501 --config.memory.kind=cluster
 """
 
 from typing import Any
@@ -49,9 +49,7 @@ def empty_memory(session: Session, state: TrainState) -> ClassMemory:
 
 def run_dbscan(config: ConfigDict, workdir: str) -> dict[str, Any]:
     """Runs a baseline, or the rest of it where the run directory holds a part, and returns the result."""
-    session = open_session(
-        config, workdir, method="dbscan", check=check, objective=make_objective, joins_source=True
-    )
+    session = open_session(config, workdir, method="dbscan", check=check, objective=make_objective, joins_source=True)
     run, data = session.run, session.data
     state = session.start(lambda state: empty_memory(session, state))
 

@@ -1,6 +1,6 @@
 """Scores a model on any prepared data set.
 
-    python experiments/evaluate.py --model=runs/hct_market1501 --dataset=dukemtmcreid --data_dir=data
+python experiments/evaluate.py --model=runs/hct_market1501 --dataset=dukemtmcreid --data_dir=data
 """
 
 from absl import flags

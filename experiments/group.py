@@ -61,9 +61,7 @@ def find_people(images: Collection, embeddings: np.ndarray, given: flags.FlagVal
                 f"--num_groups must be in 1..{len(images) - 1}, less than the number of images, got {given.num_groups}"
             )
         memory_limits.check_distance_matrix(len(images))
-    return groups.group(
-        embeddings, eps=given.eps, min_samples=given.min_samples, k1=k1, num_groups=given.num_groups
-    )
+    return groups.group(embeddings, eps=given.eps, min_samples=given.min_samples, k1=k1, num_groups=given.num_groups)
 
 
 def write_groups(
@@ -104,8 +102,6 @@ def main() -> None:
     there = pathlib.Path(given.output)  # as the user wrote it
     written = [there / "groups.csv", there / "groups.png"] + [there / _PEOPLE] * given.copies
     print(f"written: {', '.join(str(path) for path in written if path.exists())}", flush=True)
-
-
 
 
 def define_flags() -> None:

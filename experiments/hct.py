@@ -1,7 +1,7 @@
 """HCT: hierarchical clustering with hard-batch triplet loss (Zeng et al., CVPR 2020), Algorithm 1.
 
-    python experiments/hct.py                                        # synthetic pedestrians, CPU, minutes
-    python experiments/hct.py --config=experiments/configs/hct.py:market1501 --workdir=runs/hct_market1501
+python experiments/hct.py                                        # synthetic pedestrians, CPU, minutes
+python experiments/hct.py --config=experiments/configs/hct.py:market1501 --workdir=runs/hct_market1501
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
 """PUL: progressive unsupervised learning, clustering and fine-tuning (Fan et al., 2017), Algorithm 1.
 
-    python experiments/pul.py                                        # second synthetic world -> the first, CPU
-    python experiments/pul.py --config=experiments/configs/pul.py:market1501 --workdir=runs/pul_market1501
+python experiments/pul.py                                        # second synthetic world -> the first, CPU
+python experiments/pul.py --config=experiments/configs/pul.py:market1501 --workdir=runs/pul_market1501
 """
 
 from typing import Any

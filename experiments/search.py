@@ -1,7 +1,7 @@
-"""Finds a person again: ranks the images of a gallery by how alike they are to each query image.
+r"""Finds a person again: ranks the images of a gallery by how alike they are to each query image.
 
     python experiments/search.py --model=runs/shop --query=person.jpg --gallery=/path/to/crops
-    python experiments/search.py --model=shop.zip --query=people --gallery=crops.npz --output=runs/found \\
+    python experiments/search.py --model=shop.zip --query=people --gallery=crops.npz --output=runs/found \
         --false_alarms=0.05 --calibration=runs/shop_people/people
 
 A query is an image, a folder of them, or an .npz of embed.py; a gallery is a folder or an .npz, which for more than a

@@ -1,7 +1,7 @@
 """SSL: unsupervised re-identification by softened similarity learning (Lin et al., CVPR 2020).
 
-    python experiments/softened.py                                       # synthetic pedestrians, CPU, minutes
-    python experiments/softened.py --config=experiments/configs/softened.py:market1501 --workdir=runs/ssl_market1501
+python experiments/softened.py                                       # synthetic pedestrians, CPU, minutes
+python experiments/softened.py --config=experiments/configs/softened.py:market1501 --workdir=runs/ssl_market1501
 """
 
 from typing import Any

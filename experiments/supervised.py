@@ -1,7 +1,7 @@
 """Supervised baselines: true identities in place of pseudo labels, the upper limit of HCT's Table 1.
 
-    python experiments/supervised.py                                           # batch-hard triplet loss
-    python experiments/supervised.py --config.train.loss=classifier            # cross-entropy over identities
+python experiments/supervised.py                                           # batch-hard triplet loss
+python experiments/supervised.py --config.train.loss=classifier            # cross-entropy over identities
 """
 
 from typing import Any

@@ -28,7 +28,7 @@ from reid_jax.sweeps import sweep_rows, sweep_table
 from reid_jax.sweeps.sweep_rows import Run
 from reid_jax.sweeps.sweep_table import Outcome
 
-METHODS = ("hct", "buc", "pul", "softened", "cluster_dynamics", "dbscan", "supervised")
+METHODS = ("hct", "buc", "pul", "softened", "cluster_dynamics", "dbscan", "supervised", "combine")
 
 
 def load_method(method: str) -> Callable[[ConfigDict, str], dict[str, Any]]:
@@ -122,7 +122,9 @@ def choose_sweep(name: str | None, method: str | None, grid: Sequence[str], data
         UserError: there is no such sweep, or not exactly one is given.
     """
     if (name is None) == (method is None) or (name is not None and grid):
-        raise errors.UserError("give either --sweep=NAME (--list shows them) or --method=METHOD and --grid=FIELD=VALUES")
+        raise errors.UserError(
+            "give either --sweep=NAME (--list shows them) or --method=METHOD and --grid=FIELD=VALUES"
+        )
     if name is None:
         rows = sweep_rows.grid_rows(grid, sweep_rows.load_config(method, dataset))
         return Sweep(method, ", ".join(text.partition("=")[0] for text in grid) or "Default config", "", rows)

@@ -103,9 +103,7 @@ def random_sized_crop(
     return _cast_pixels(resized, images.dtype)
 
 
-def rotate_shift(
-    key: jax.Array, images: jax.Array, *, max_degrees: float = 20.0, max_shift: float = 45.0
-) -> jax.Array:
+def rotate_shift(key: jax.Array, images: jax.Array, *, max_degrees: float = 20.0, max_shift: float = 45.0) -> jax.Array:
     """Rotates about the centre and shifts by random amounts; pixels outside repeat the nearest edge (PUL).
 
     Args:

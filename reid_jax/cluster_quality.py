@@ -119,9 +119,7 @@ def silhouette(distances: np.ndarray, pseudo_labels: np.ndarray, *, block_size: 
         raise ValueError(f"distances must be [N, N] for N = {len(pseudo_labels)} labels, got {distances.shape}")
     order = np.argsort(pseudo_labels, kind="stable")
     order = order[pseudo_labels[order] >= 0]
-    _, starts, own, counts = np.unique(
-        pseudo_labels[order], return_index=True, return_inverse=True, return_counts=True
-    )
+    _, starts, own, counts = np.unique(pseudo_labels[order], return_index=True, return_inverse=True, return_counts=True)
     if len(counts) < 2:
         return float("nan")
     scores = []

@@ -5,9 +5,7 @@ import numpy as np
 from reid_jax.data.samples import Samples
 
 
-def pk_batches(
-    rng: np.random.Generator, pseudo_labels: np.ndarray, *, num_ids: int, num_instances: int
-) -> np.ndarray:
+def pk_batches(rng: np.random.Generator, pseudo_labels: np.ndarray, *, num_ids: int, num_instances: int) -> np.ndarray:
     """Draws an epoch of PK batches: every cluster once in random order, P clusters a batch, K images each.
 
     A cluster's K images are drawn without replacement, or with replacement where it has fewer than K. Clusters

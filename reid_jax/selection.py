@@ -72,7 +72,9 @@ def _select_reliable(embeddings, labels, centers, threshold, *, compared: str) -
     else:
         similarities = _greatest_similarity(embeddings, centers)
     # An empty cluster's -1 would count from the end.
-    is_center = jnp.zeros(len(embeddings), bool).at[jnp.where(centers < 0, len(embeddings), centers)].set(True, mode="drop")
+    is_center = (
+        jnp.zeros(len(embeddings), bool).at[jnp.where(centers < 0, len(embeddings), centers)].set(True, mode="drop")
+    )
     return (similarities > threshold) | is_center
 
 

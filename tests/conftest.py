@@ -95,5 +95,3 @@ def prepared_tracklets(tmp_path_factory):
     source = tiny_data.write_tracklet_folder(root / "source")
     prepare.prepare("folder", source=source, data_dir=root / "data", name="walks", progress=False)
     return root / "data"
-
-

@@ -9,7 +9,9 @@ import sys
 import pytest
 from tiny_data import ROOT
 
-TABLE = "\n".join(line.split("|")[1] for line in (ROOT / "docs/design.md").read_text().split("\n") if line.startswith("|"))
+TABLE = "\n".join(
+    line.split("|")[1] for line in (ROOT / "docs/design.md").read_text().split("\n") if line.startswith("|")
+)
 MODULES = [path.removesuffix(".py") for path in re.findall(r"`([a-z_0-9/]+\.py)`", TABLE)]
 # From here on configs and flags are known.
 FIRST_WITH_CONFIGS = next(place for place, module in enumerate(MODULES) if module.startswith("runs/"))

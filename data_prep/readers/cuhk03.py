@@ -62,9 +62,7 @@ def _np_folder(folder: pathlib.Path, boxes: str) -> pathlib.Path | None:
     return next((path for path in candidates if market1501.is_market_layout(path)), None)
 
 
-def _read_mat(
-    mat: pathlib.Path, config: pathlib.Path, boxes: str, source: listing.Source
-) -> list[listing.Record]:
+def _read_mat(mat: pathlib.Path, config: pathlib.Path, boxes: str, source: listing.Source) -> list[listing.Record]:
     protocol = _load_protocol(config)
     total = sum(len(rows) for rows in protocol.values())
     stream = None if source.progress else io.StringIO()

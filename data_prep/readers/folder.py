@@ -151,9 +151,7 @@ def _camera_pattern(camid_from: str | None) -> re.Pattern | None:
     return pattern
 
 
-def _record(
-    root: pathlib.Path, split: str, file: pathlib.Path, pid: int, camera: re.Pattern | None
-) -> listing.Record:
+def _record(root: pathlib.Path, split: str, file: pathlib.Path, pid: int, camera: re.Pattern | None) -> listing.Record:
     path = folders.relative_path(file, root)
     camid = identities.UNKNOWN
     if camera is not None:

@@ -123,10 +123,8 @@ def _tracklet(root: pathlib.Path, tracks: _Tracks, row: int, split: str) -> list
         return []
     if first > last:
         raise errors.UserError(f"{where} has no frames: it begins with line {first} and ends with line {last}")
-    if not (1 <= first and last <= len(tracks.names)):
-        raise errors.UserError(
-            f"{where} has lines {first} to {last}, {tracks.list_name} has 1 to {len(tracks.names)}"
-        )
+    if not (first >= 1 and last <= len(tracks.names)):
+        raise errors.UserError(f"{where} has lines {first} to {last}, {tracks.list_name} has 1 to {len(tracks.names)}")
     frames = []
     for name in tracks.names[first - 1 : last]:
         labels = _NAME.fullmatch(name)

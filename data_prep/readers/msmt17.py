@@ -64,8 +64,6 @@ def _read_list(root: pathlib.Path, list_name: str, split: str, image_folder: str
         if not file.is_file():
             raise errors.UserError(f"{where}: there is no image {image_folder}/{path}")
         records.append(
-            listing.Record(
-                split, f"{image_folder}/{path}", int(pid) + 1, int(image["camid"]), identities.UNKNOWN, file
-            )
+            listing.Record(split, f"{image_folder}/{path}", int(pid) + 1, int(image["camid"]), identities.UNKNOWN, file)
         )
     return records

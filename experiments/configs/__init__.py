@@ -1,0 +1,1 @@
+"""Configs, one file a method, the data set its argument."""

@@ -145,7 +145,10 @@ def _cluster_dynamics_sweeps() -> dict[str, Sweep]:
     return {
         "hcd_components": Sweep("cluster_dynamics", "Components", f"{_HCD}, Table 3", components),
         "hcd_interval": Sweep(
-            "cluster_dynamics", "Steps between updates", f"{_HCD}, Table 4", _one_field("I", "labels.interval", range(4))
+            "cluster_dynamics",
+            "Steps between updates",
+            f"{_HCD}, Table 4",
+            _one_field("I", "labels.interval", range(4)),
         ),
         "hcd_anchors": Sweep("cluster_dynamics", "Anchors of the split", f"{_HCD}, Table 5", anchors),
         "hcd_alpha_merge": Sweep("cluster_dynamics", "alpha of the merge", f"{_HCD}, Table 6", merge),

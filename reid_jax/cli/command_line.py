@@ -58,7 +58,9 @@ def _describe_fields(method: str) -> str:
     sections |= {f"{name}.": value for name, value in config.items() if isinstance(value, dict)}
     for prefix, fields in sections.items():
         text = "  ".join(f"{field}={_as_given(value)}" for field, value in fields.items())
-        lines.append(textwrap.fill(f"{prefix or 'config.'}  {text}", 118, initial_indent="  ", subsequent_indent="      "))
+        lines.append(
+            textwrap.fill(f"{prefix or 'config.'}  {text}", 118, initial_indent="  ", subsequent_indent="      ")
+        )
     return "\n".join(lines)
 
 

@@ -61,7 +61,9 @@ def usage() -> str:
 def _methods() -> str:
     lines = [f"  {name:17} {what}" for name, what in METHODS.items()]
     more = "reid train METHOD --help shows its flags and the fields of its config."
-    return "\n".join(["usage: reid train METHOD [--config=METHOD:DATASET] [--workdir=FOLDER] ...", "", *lines, "", more])
+    return "\n".join(
+        ["usage: reid train METHOD [--config=METHOD:DATASET] [--workdir=FOLDER] ...", "", *lines, "", more]
+    )
 
 
 def _fail(what: str, name: str, known: dict) -> None:

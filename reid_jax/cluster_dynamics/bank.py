@@ -16,8 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from reid_jax import memory
-from reid_jax.cluster_dynamics import steps
 from reid_jax.cluster_dynamics.choices import Options, check_options
+from reid_jax.cluster_dynamics.merge import merge
+from reid_jax.cluster_dynamics.neighborhood import look_around
+from reid_jax.cluster_dynamics.placement import place
+from reid_jax.cluster_dynamics.split import split
 
 
 class LabelBank(NamedTuple):
@@ -103,8 +106,8 @@ def update_label_bank(
 
 @partial(jax.jit, static_argnames="options")
 def _update(labels, features, indices, key, *, options: Options):
-    batch = steps.look_around(features, indices, options)
-    labels = steps.place(labels, batch, options)
+    batch = look_around(features, indices, options)
+    labels = place(labels, batch, options)
     num_levels, num_items = labels.shape
 
     def update_level(level, carry):
@@ -112,11 +115,12 @@ def _update(labels, features, indices, key, *, options: Options):
         own = labels[level]
         if options.split:
             split_key = None if key is None else jax.random.fold_in(key, level)
-            own = steps.split(own, units, means, batch, split_key, options)
+            own = split(own, units, means, batch, split_key, options)
         # The level above is the border; above the top one there is none.
         border = jnp.where(level + 1 < num_levels, labels[jnp.minimum(level + 1, num_levels - 1)], 0)
-        own = steps.merge(own, border, memory.class_means(features, own)[0], batch, options)
+        own = merge(own, border, memory.class_means(features, own)[0], batch, options)
         return labels.at[level].set(own), own, memory.class_means(features, own)[0]
 
-    samples = jnp.arange(num_items, dtype=labels.dtype), features  # level 0
+    # The clusters of a level are the units of the next; below the lowest level every item is one.
+    samples = jnp.arange(num_items, dtype=labels.dtype), features
     return jax.lax.fori_loop(0, num_levels, update_level, (labels, *samples))[0]

@@ -2,6 +2,9 @@
 
 from typing import NamedTuple
 
+from reid_jax import rules
+from reid_jax.rules import Rule
+
 CRITERIA = ("propagation", "average_linkage")
 PLACEMENTS = ("propagation", "nearest")
 WEIGHTS = ("gaussian", "cosine")
@@ -81,38 +84,45 @@ PAPER_READING = {
 REFERENCE_READING = {"min_similarity": 0.45, "peak_similarity": (0.4, 0.8)}
 
 
+RULES = {
+    "num_neighbors": rules.at_least(1),
+    "k": rules.at_least(1),
+    "alpha_merge": rules.from_up_to(0, 1),
+    "alpha_split": rules.from_up_to(0, 1),
+    "threshold": rules.at_least(0),
+    "min_similarity": Rule("in -1..1, or None", lambda value: value is None or -1 <= value <= 1),
+    "num_similar": rules.at_least(0),
+    "weights": rules.one_of(*WEIGHTS),
+    "self_loop": rules.at_least(0),
+    "placement": rules.one_of(*PLACEMENTS),
+    "connected_by": rules.one_of(*CONNECTIONS),
+    "min_split_size": rules.at_least(1),
+    "anchors": rules.one_of(*ANCHORS),
+    "max_anchors": rules.at_least(2),
+    "peak_similarity": Rule(
+        "two numbers (low, high), the lower first",
+        lambda value: (
+            len(value) == 2 and all(isinstance(number, int | float) for number in value) and value[0] < value[1]
+        ),
+    ),
+    "max_units": rules.at_least(2),
+    "criterion": rules.one_of(*CRITERIA),
+}
+
+
 def check_options(options: Options, num_items: int) -> None:
     """Checks the options of an update for N items.
 
     Raises:
         ValueError: one is out of its range.
     """
-    for name, choices in (
-        ("criterion", CRITERIA),
-        ("placement", PLACEMENTS),
-        ("weights", WEIGHTS),
-        ("connected_by", CONNECTIONS),
-        ("anchors", ANCHORS),
-    ):
-        if getattr(options, name) not in choices:
-            raise ValueError(f"{name} must be one of {choices}, got {getattr(options, name)!r}")
-    for name, low in (("num_neighbors", 1), ("k", 1), ("max_anchors", 2), ("min_split_size", 1)):
-        if getattr(options, name) < low:
-            raise ValueError(f"{name} must be at least {low}, got {getattr(options, name)}")
+    for name, rule in RULES.items():
+        value = getattr(options, name)
+        if not rules.is_kept(rule, value):
+            raise ValueError(f"{name} must be {rule.text}, got {value!r}")
     if options.max_units < options.max_anchors:
         raise ValueError(f"max_units must be at least max_anchors, {options.max_anchors}, got {options.max_units}")
-    for name in ("alpha_merge", "alpha_split"):
-        if not 0 <= getattr(options, name) < 1:
-            raise ValueError(f"{name} must be at least 0 and less than 1, got {getattr(options, name)}")
-    for name in ("threshold", "self_loop"):
-        if not getattr(options, name) >= 0:
-            raise ValueError(f"{name} must be at least 0, got {getattr(options, name)}")
-    if options.min_similarity is not None and not -1 <= options.min_similarity <= 1:
-        raise ValueError(f"min_similarity must be in -1..1, got {options.min_similarity}")
-    if not 0 <= options.num_similar < num_items - 1:
+    if not options.num_similar < num_items - 1:
         raise ValueError(
             f"num_similar must be at least 0 and less than the {num_items - 1} others of an item, got {options.num_similar}"
         )
-    peaks = options.peak_similarity
-    if not isinstance(peaks, tuple) or len(peaks) != 2 or not peaks[0] < peaks[1]:
-        raise ValueError(f"peak_similarity must be a tuple (low, high), got {peaks}")

@@ -48,7 +48,7 @@ def device_batches(
     yield from on_device
 
 
-def _read_ahead(batches: Iterator[np.ndarray], depth: int) -> Iterator[np.ndarray]:
+def _read_ahead(batches: Iterator[np.ndarray], depth: int) -> Iterator[np.ndarray]:  # noqa: C901
     """Runs an iterator in a thread, at most `depth` items ahead of its reader."""
     ready: queue.Queue = queue.Queue(maxsize=max(depth, 1))
     stop = threading.Event()

@@ -192,7 +192,9 @@ def open_images(
     try:
         return CachedImages(np.load(path, mmap_mode="r"))
     except (ValueError, EOFError) as error:
-        raise errors.UserError(f"the image cache {str(path)!r} is damaged ({error}); delete it and start again") from error
+        raise errors.UserError(
+            f"the image cache {str(path)!r} is damaged ({error}); delete it and start again"
+        ) from error
 
 
 def _write_cache(records: Records, height: int, width: int, path: pathlib.Path, num_workers: int) -> None:

@@ -80,9 +80,7 @@ def tracklet_samples(records: Records, *, max_frames: int) -> Samples:
     firsts, counts = np.unique(firsts[labels], return_counts=True)
     kept = [_evenly_spaced(frames, max_frames) for frames in np.split(order, np.cumsum(counts)[:-1])]
     starts = np.concatenate([[0], np.cumsum([len(frames) for frames in kept])])
-    return Samples(
-        np.concatenate(kept), starts, records.pids[firsts], records.camids[firsts], records.paths[firsts]
-    )
+    return Samples(np.concatenate(kept), starts, records.pids[firsts], records.camids[firsts], records.paths[firsts])
 
 
 def _evenly_spaced(items: np.ndarray, most: int) -> np.ndarray:

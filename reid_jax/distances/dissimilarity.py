@@ -60,7 +60,13 @@ def most_similar(
     """Finds the k samples least dissimilar to each, itself excluded, without holding N x N dissimilarities.
 
     Args:
-        k: 1..N-1. Static. The others are as in `dissimilarities`.
+        features: as the others, as in `dissimilarities`.
+        k: 1..N-1. Static.
+        camids: as there.
+        part_weight: as there.
+        camera_penalty: as there.
+        metric: as there.
+        block_size: rows at a time. Static.
 
     Returns:
         [N, k] int32 in ascending order of dissimilarity; of equal ones the lower index first.
@@ -92,9 +98,8 @@ def _check_arguments(features, camids, part_weight, camera_penalty, metric):
         raise ValueError(
             f"features.stripes must be [N, S, D] with N = {len(embeddings)} for a part_weight, got {shape}"
         )
-    if camera_penalty:
-        if camids is None or np.shape(camids) != (len(embeddings),) or np.min(camids) < 0:
-            raise ValueError(f"camids must be [N] with N = {len(embeddings)}, all known, for a camera_penalty")
+    if camera_penalty and (camids is None or np.shape(camids) != (len(embeddings),) or np.min(camids) < 0):
+        raise ValueError(f"camids must be [N] with N = {len(embeddings)}, all known, for a camera_penalty")
     return stripes if part_weight else None, jnp.asarray(camids) if camera_penalty else None
 
 

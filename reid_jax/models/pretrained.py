@@ -222,9 +222,9 @@ def _shown(names: list[str]) -> str:
 
 def _width_hint(arrays: Mapping[str, np.ndarray], wanted: dict[str, tuple[int, ...]]) -> str:
     for name, axis in (("conv1.weight", 0), ("params/backbone/conv1/kernel", 3)):
-        if name in arrays and name in wanted and arrays[name].ndim == 4:
-            if arrays[name].shape[axis] != wanted[name][axis]:
-                return f" (their width is {arrays[name].shape[axis]}, the model's {wanted[name][axis]})"
+        is_known = name in arrays and name in wanted and arrays[name].ndim == 4
+        if is_known and arrays[name].shape[axis] != wanted[name][axis]:
+            return f" (their width is {arrays[name].shape[axis]}, the model's {wanted[name][axis]})"
     return ""
 
 

@@ -46,7 +46,8 @@ def find_runs(folders: Sequence[str]) -> dict[str, list[list[dict[str, Any]]]]:
         UserError: a folder has no runs or is given twice, or a file cannot be read.
     """
     return {
-        name: [metrics_files.read_records(place / metrics_files.NAME) for place in places] for name, places in metrics_files.find_folders(folders).items()
+        name: [metrics_files.read_records(place / metrics_files.NAME) for place in places]
+        for name, places in metrics_files.find_folders(folders).items()
     }
 
 

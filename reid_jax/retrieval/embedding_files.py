@@ -142,20 +142,19 @@ def read_blocks(opened: EmbeddingFile, *, rows_per_block: int = _ROWS_PER_BLOCK)
         UserError: the file is damaged, holds numbers that are not finite, or is another one than was opened.
     """
     num_rows, size = opened.shape
-    with _damage_told(f"{str(opened.file)!r} is damaged"):
-        with _open_vectors(opened.file) as (member, shape, dtype):
-            if shape != opened.shape:
-                raise ValueError(f"{_VECTORS} were {opened.shape} when it was opened, now they are {shape}")
-            for start in range(0, num_rows, rows_per_block):
-                count = min(rows_per_block, num_rows - start)
-                data = member.read(count * size * dtype.itemsize)
-                block = np.frombuffer(data, dtype).reshape(count, size).astype(np.float32, copy=False)
-                is_finite = np.isfinite(block).all(axis=1)
-                if not is_finite.all():
-                    raise ValueError(f"{_VECTORS} must be finite, row {start + int(np.argmin(is_finite))} is not")
-                if start + count == num_rows:
-                    _check_end(member, _VECTORS)
-                yield block
+    with _damage_told(f"{str(opened.file)!r} is damaged"), _open_vectors(opened.file) as (member, shape, dtype):
+        if shape != opened.shape:
+            raise ValueError(f"{_VECTORS} were {opened.shape} when it was opened, now they are {shape}")
+        for start in range(0, num_rows, rows_per_block):
+            count = min(rows_per_block, num_rows - start)
+            data = member.read(count * size * dtype.itemsize)
+            block = np.frombuffer(data, dtype).reshape(count, size).astype(np.float32, copy=False)
+            is_finite = np.isfinite(block).all(axis=1)
+            if not is_finite.all():
+                raise ValueError(f"{_VECTORS} must be finite, row {start + int(np.argmin(is_finite))} is not")
+            if start + count == num_rows:
+                _check_end(member, _VECTORS)
+            yield block
 
 
 def read_embeddings(opened: EmbeddingFile) -> np.ndarray:

@@ -71,9 +71,7 @@ def search_gallery(
     prepared_query = distances.prepare(query, metric=metric)
     _check_squares("query", prepared_query[1], first_row=0)
     shape = (len(query), k)
-    best = _Best(
-        jnp.full(shape, jnp.inf, jnp.float32), jnp.zeros(shape, jnp.int32), jnp.full(shape, -1, jnp.int32)
-    )
+    best = _Best(jnp.full(shape, jnp.inf, jnp.float32), jnp.zeros(shape, jnp.int32), jnp.full(shape, -1, jnp.int32))
     size = rows_done = 0
     arrays = [gallery_blocks] if hasattr(gallery_blocks, "shape") else gallery_blocks
     for number, rows in enumerate(_cut(arrays, block_size, query.shape[1])):
@@ -121,9 +119,7 @@ def _cut(arrays: Iterable[np.ndarray], size: int, dim: int) -> Iterator[np.ndarr
     pieces, count = [], 0
     for array in arrays:
         if np.ndim(array) != 2 or np.shape(array)[1] != dim:
-            raise ValueError(
-                f"gallery_blocks must be [B, D] with D = {dim}, as query has, got shape {np.shape(array)}"
-            )
+            raise ValueError(f"gallery_blocks must be [B, D] with D = {dim}, as query has, got shape {np.shape(array)}")
         if isinstance(array, jax.Array):
             array = np.asarray(array)  # slicing on the device would compile
         start = 0

@@ -35,8 +35,7 @@ def groups_table(images: Collection, groups: np.ndarray, from_centre: np.ndarray
 
 
 def contact_sheet(images: Collection, groups: np.ndarray, from_centre: np.ndarray) -> Image.Image:
-    """Draws the largest groups, each with its most typical images and the least typical one, and how far they are from
-    the group's mean."""
+    """Draws the largest groups, each with its most typical images and the least typical one; distances to the mean."""
     rows = []
     num_groups = groups.max() + 1
     for group in range(min(_SHEET_GROUPS, num_groups)):

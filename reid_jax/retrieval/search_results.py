@@ -43,7 +43,9 @@ def verdict(matches: Sequence[Match], max_distance: float) -> str:
     return f"{near} of {len(matches)} within the limit of {max_distance:.3f}"
 
 
-def contact_sheet(queries: Collection, gallery: Collection, ranked: Sequence[Sequence[Match]], max_distance: float) -> Image.Image:
+def contact_sheet(
+    queries: Collection, gallery: Collection, ranked: Sequence[Sequence[Match]], max_distance: float
+) -> Image.Image:
     """Draws each query and its ranked list; where both sides' people are known, right and wrong ones are framed."""
     rows, missing = [], 0
     is_known = queries.knows_people_of(gallery)

@@ -83,9 +83,7 @@ def load_dataset(data: ConfigDict, *, splits: tuple[str, ...] = ("train", "query
     if dropped & set(splits):
         print(f"{data.dataset}: not all have {', '.join(sorted(dropped))}, which is left out", flush=True)
     if splits[0] not in records:
-        raise errors.UserError(
-            f"data.dataset: {data.dataset!r} has no {splits[0]} split, only {', '.join(records)}"
-        )
+        raise errors.UserError(f"data.dataset: {data.dataset!r} has no {splits[0]} split, only {', '.join(records)}")
     records = {split: records[split] for split in splits if split in records}
     if data.tracklets:
         to_samples = functools.partial(samples_lib.tracklet_samples, max_frames=data.max_frames)

@@ -63,7 +63,8 @@ def lock_workdir(workdir: pathlib.Path):
         BusyError: another process is running there.
         UserError: the file system does not lock.
     """
-    lock = open(workdir / ".lock", "w")
+    # Open as long as the run works.
+    lock = open(workdir / ".lock", "w")  # noqa: SIM115
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

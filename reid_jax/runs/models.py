@@ -17,7 +17,11 @@ from reid_jax.models import calibration, pretrained, resnet
 from reid_jax.models.reid import ReidModel
 from reid_jax.runs import checkpoints
 
-_OPTIONAL = ("head", "classifier", "neck")  # parts that a checkpoint may lack, or have for other classes: they start anew
+_OPTIONAL = (
+    "head",
+    "classifier",
+    "neck",
+)  # parts that a checkpoint may lack, or have for other classes: they start anew
 _CALIBRATION_BATCHES = 16
 
 
@@ -48,9 +52,7 @@ def build_model(model: ConfigDict, kind: type[ReidModel] = ReidModel, **fields: 
         raise errors.UserError(
             f"model.backbone must be one of {', '.join(resnet.ARCHITECTURES)} or 'module:Class', got {model.backbone!r}"
         )
-    return kind(
-        backbone=backbone, pooling=model.pooling, neck=model.neck, bn_group_size=model.bn_group_size, **fields
-    )
+    return kind(backbone=backbone, pooling=model.pooling, neck=model.neck, bn_group_size=model.bn_group_size, **fields)
 
 
 def _own_backbone(model: ConfigDict) -> nn.Module:
@@ -179,5 +181,3 @@ def initial_variables(
     embedder = build_model(config.model)
     embed = jax.jit(lambda variables, batch: embedder.apply(variables, batch, train=False).embeddings)
     return calibration.calibrate_neck(embed, variables, inputs)
-
-

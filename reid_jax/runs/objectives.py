@@ -198,9 +198,7 @@ def contrast_with_means(
         temperature: tau.
     """
     means, counts = memory.class_means(bank, labels)
-    return losses.unified_contrastive(
-        embeddings, labels[indices], means, temperature=temperature, in_use=counts > 0
-    )
+    return losses.unified_contrastive(embeddings, labels[indices], means, temperature=temperature, in_use=counts > 0)
 
 
 def empty_table(state: TrainState, num_samples: int) -> LookupTable:
@@ -264,9 +262,7 @@ def make_optimizer(config: ConfigDict, *, steps_per_drop: int = 1) -> optax.Grad
     train = config.train
     rate = train.learning_rate
     if "drop_every" in train:
-        rate = optimizers.step_schedule(
-            rate, drop_every=train.drop_every * steps_per_drop, factor=train.drop_factor
-        )
+        rate = optimizers.step_schedule(rate, drop_every=train.drop_every * steps_per_drop, factor=train.drop_factor)
     return optimizers.make_optimizer(
         train.optimizer,
         rate,

@@ -161,9 +161,7 @@ def bank_step(
     return bank._replace(bank=jax.lax.cond(is_due, split_and_merge, lambda: bank.bank))
 
 
-def move_features(
-    config: ConfigDict, bank: BankMemory, embeddings: jax.Array, indices: jax.Array
-) -> BankMemory:
+def move_features(config: ConfigDict, bank: BankMemory, embeddings: jax.Array, indices: jax.Array) -> BankMemory:
     """Moves a batch's features in the bank towards its embeddings (section 5.1); counts the step."""
     momentum = config.memory.momentum
     features = memory.update_lookup_table(bank.features, embeddings, indices, momentum=momentum)

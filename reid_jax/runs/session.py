@@ -183,9 +183,7 @@ class Session:
                     self.mesh,
                     description=run.place(),
                 )
-            run.end_epoch(
-                state, float(step_losses.mean()), num_epochs=num_epochs or config.train.num_epochs
-            )
+            run.end_epoch(state, float(step_losses.mean()), num_epochs=num_epochs or config.train.num_epochs)
         return state
 
     def _draw_frames(self, index_batches: np.ndarray, epoch: int) -> np.ndarray:
@@ -267,9 +265,7 @@ def open_session(
     embed_step = features.make_embed_step(trained.embedder, mesh)
     label_embedder = trained.label_embedder
     label_embed_step = embed_step if label_embedder is None else features.make_embed_step(label_embedder, mesh)
-    return Session(
-        config, method, mesh, data, trained, chosen_optimizer, train_step, embed_step, label_embed_step, run
-    )
+    return Session(config, method, mesh, data, trained, chosen_optimizer, train_step, embed_step, label_embed_step, run)
 
 
 def step_size(config: ConfigDict, data: TrainingData) -> int:

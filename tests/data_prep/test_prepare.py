@@ -61,9 +61,7 @@ def run(crops: pathlib.Path, **changes) -> pathlib.Path:
 
 
 def read(folder: pathlib.Path, split: str) -> list[dict]:
-    source = tfds.builder_from_directory(folder).as_data_source(
-        split, decoders={"image": tfds.decode.SkipDecoding()}
-    )
+    source = tfds.builder_from_directory(folder).as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
     return [source[i] for i in range(len(source))]
 
 
@@ -202,7 +200,9 @@ def test_another_request_needs_overwrite(crops):
     other = crops.parent / "other"
     other.mkdir()
     (other / "1.jpg").write_bytes(encoded(1))
-    with pytest.raises(errors.UserError, match=f"shop was prepared with source='{crops}', not '{other}'; .*--overwrite"):
+    with pytest.raises(
+        errors.UserError, match=f"shop was prepared with source='{crops}', not '{other}'; .*--overwrite"
+    ):
         run(other)
     with pytest.raises(errors.UserError, match="shop was prepared with on_bad_image='fail', not 'skip'"):
         run(crops, on_bad_image="skip")

@@ -343,7 +343,9 @@ def test_cifar10_names_what_is_wrong_with_a_file(tmp_path, cifar10_images, name,
 
 def test_cifar10_never_reads_pickles(tmp_path):
     root = fill(tmp_path / "c", "cifar-10-batches-py/data_batch_1", "cifar-10-batches-py/test_batch")
-    with pytest.raises(errors.UserError, match="data_batch_1 is CIFAR-10's python version, .*; give the binary version"):
+    with pytest.raises(
+        errors.UserError, match="data_batch_1 is CIFAR-10's python version, .*; give the binary version"
+    ):
         cifar10.read(source(root))
     with pytest.raises(errors.UserError, match="expected data_batch_1.bin to .*, found nothing: it is empty"):
         (tmp_path / "empty").mkdir()

@@ -106,9 +106,7 @@ def paint(person: identities.Identity, yaw: float, *, phase: float = 0.3) -> np.
     mesh = figures.build_figure(person, skeleton)
     view = meshes.View(yaw, 0.1, (0.0, 0.0, 1.0), 1.0)
     folds = np.ones(len(mesh.quads))
-    meshes.paint(
-        ImageDraw.Draw(canvas), mesh, view, origin=(30.0, 116.0), scale=np.array([110.0, 110.0]), folds=folds
-    )
+    meshes.paint(ImageDraw.Draw(canvas), mesh, view, origin=(30.0, 116.0), scale=np.array([110.0, 110.0]), folds=folds)
     return np.asarray(canvas).astype(int)
 
 

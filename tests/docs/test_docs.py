@@ -38,5 +38,5 @@ def test_links_lead_somewhere(page):
 
 def test_every_script_and_config_that_the_pages_name_exists():
     for page in PAGES:
-        for path in re.findall(r"python ((?:experiments|data_prep|benchmarks|docs)/\w+\.py)", page.read_text()):
+        for path in re.findall(r"python ((?:experiments|data_prep|benchmarks|docs)/[a-z_]+\.py)", page.read_text()):
             assert (ROOT / path).is_file(), f"{page.name} names {path}"

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import tiny_runs
 from tiny_data import write_market_folder
-from tiny_runs import finish
 
 from reid_jax import cluster_dynamics as update_module
 from reid_jax import errors
@@ -55,9 +54,8 @@ def prepared_source(prepared, tmp_path_factory):
 @pytest.fixture(scope="module", params=OVERRIDES)
 def uninterrupted(request, prepared, tmp_path_factory):
     workdir = tmp_path_factory.mktemp(request.param) / "whole"
-    status, output, errors = finish(start(request.param, prepared, workdir))
-    assert status == 0, errors
-    return request.param, workdir, output
+    config = make_config(request.param, prepared, num_devices=1)
+    return request.param, *tiny_runs.run(RUNS[request.param], config, workdir)
 
 
 def test_a_whole_run(uninterrupted):
@@ -68,17 +66,6 @@ def test_a_whole_run(uninterrupted):
     for line in tiny_runs.metrics(workdir)[1:]:
         for name in ("bcubed_f", "loss", "mAP", "nmi", "num_clusters"):
             assert np.isfinite(line[name]), name
-
-
-def test_killed_again_and_again_it_gives_the_same(uninterrupted, prepared, tmp_path):
-    method, whole, _ = uninterrupted
-    workdir = tmp_path / "killed"
-    moments = [
-        lambda: list(workdir.glob("checkpoints/last/2")),  # between the first iteration's epochs
-        lambda: (workdir / "pseudo_labels/iteration_002.npz").exists(),
-    ]
-    tiny_runs.run_killed_at(moments, lambda: start(method, prepared, workdir))
-    tiny_runs.assert_same(workdir, whole)
 
 
 def test_every_level_is_kept_and_judged(uninterrupted):
@@ -171,7 +158,11 @@ def test_one_and_eight_devices_give_the_same_labels(prepared, tmp_path):
 @pytest.mark.parametrize(
     "field,value,message",
     [
-        ("train__num_ids", 20, "train.num_ids x train.num_instances must be at most the 24 training samples, got 20 x 2"),
+        (
+            "train__num_ids",
+            20,
+            "train.num_ids x train.num_instances must be at most the 24 training samples, got 20 x 2",
+        ),
         ("source__dataset", "nowhere", "source.dataset = 'nowhere': data.dir: no prepared data set 'nowhere' in"),
         ("source__dataset", "tiny", "source.dataset must not name data.dataset, the target, 'tiny', got 'tiny'"),
         ("model__checkpoint", "nowhere", "no checkpoint in 'nowhere'; expected the folder checkpoints/best in it"),
@@ -186,9 +177,19 @@ def test_errors(prepared, tmp_path, method, field, value, message):
 
 def test_errors_of_the_methods_own(prepared, tmp_path):
     for method, field, value, message in (
-        ("cluster_dynamics", "dynamics__num_similar", 23.0, "dynamics.num_similar must be at least 0 and less than the 23"),
+        (
+            "cluster_dynamics",
+            "dynamics__num_similar",
+            23.0,
+            "dynamics.num_similar must be at least 0 and less than the 23",
+        ),
         ("cluster_dynamics", "dynamics__peak_similarity", ("a", "b"), r"dynamics.peak_similarity must be two numbers"),
-        ("cluster_dynamics", "labels__warmup_steps", 2**31, "labels.warmup_steps must be in 0..2147483646, got 2147483648"),
+        (
+            "cluster_dynamics",
+            "labels__warmup_steps",
+            2**31,
+            "labels.warmup_steps must be in 0..2147483646, got 2147483648",
+        ),
         ("cluster_dynamics", "dynamics__threshold", -1.0, "dynamics.threshold must be at least 0, got -1.0"),
         ("dbscan", "cluster__k1", 24, "cluster.k1 must be in 1..23, the number of other rows, got 24"),
         ("dbscan", "cluster__eps", 1.0, "cluster.eps must be greater than 0 and less than 1, got 1.0"),

@@ -43,9 +43,7 @@ def start(data_dir, workdir, **more):
 @pytest.fixture(scope="module")
 def uninterrupted(prepared, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("buc") / "whole"
-    status, output, errors = finish(start(prepared, workdir))
-    assert status == 0, errors
-    return workdir, output
+    return tiny_runs.run(buc.run_buc, make_config(prepared, num_devices=1), workdir)
 
 
 def test_a_whole_run(uninterrupted):
@@ -58,16 +56,6 @@ def test_a_whole_run(uninterrupted):
     labels = [np.load(workdir / f"pseudo_labels/iteration_{i:03d}.npz")["pseudo_labels"] for i in range(1, 5)]
     for before, after in zip(labels, labels[1:]):
         assert len(np.unique(np.stack([before, after]), axis=1).T) == before.max() + 1
-
-
-def test_killed_again_and_again_it_gives_the_same(uninterrupted, prepared, tmp_path):
-    workdir = tmp_path / "killed"
-    moments = [
-        lambda: len(list(workdir.glob("checkpoints/last/*"))) > 1,  # between two epochs: the table is part of the state
-        lambda: (workdir / "pseudo_labels/iteration_003.npz").exists(),
-    ]
-    tiny_runs.run_killed_at(moments, lambda: start(prepared, workdir))
-    tiny_runs.assert_same(workdir, uninterrupted[0])
 
 
 def test_one_compile_for_all_stages_and_the_same_on_eight_devices(prepared, tmp_path, monkeypatch):
@@ -212,7 +200,10 @@ def test_a_whole_stage_on_the_coil100_features_equals_the_slow_definition():
         ({"memory__momentum": 1.5}, "memory.momentum must be in 0..1, got 1.5"),
         ({"train__later_learning_rate": -0.1}, "train.later_learning_rate must be greater than 0"),
         ({"data__tracklets": True}, "24 of 24 images belong to no tracklet"),
-        ({"model__backbone": "resnet18", "model__frozen_stages": 2}, "model.frozen_stages must be 0 where training starts from random weights"),
+        (
+            {"model__backbone": "resnet18", "model__frozen_stages": 2},
+            "model.frozen_stages must be 0 where training starts from random weights",
+        ),
         ({"model__checkpoint": "nowhere"}, "no checkpoint in 'nowhere'"),
         ({"head__dropout": 1.0}, "head.dropout must be at least 0 and less than 1"),
     ],

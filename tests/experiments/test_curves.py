@@ -123,7 +123,9 @@ def test_over_levels_the_last_iterations_values(levels_folder):
 
 
 def test_runs_without_levels_have_no_curves_over_them(levels_folder):
-    with pytest.raises(errors.UserError, match=r"--over: level needs .* experiments/cluster_dynamics.py; .* of buc has"):
+    with pytest.raises(
+        errors.UserError, match=r"--over: level needs .* experiments/cluster_dynamics.py; .* of buc has"
+    ):
         curve_data.by_level(curve_data.find_runs([str(levels_folder / "buc")]))
 
 

@@ -31,10 +31,7 @@ def test_it_embeds_as_the_run_does(workdir, file, people_folder):
     paths = np.array(sorted(str(path.relative_to(people_folder)) for path in people_folder.rglob("*.jpg")))
     run, back = (trained_model.load(str(source), batch_size=8) for source in (workdir, file))
     assert (run.digest, run.height, run.width) == (back.digest, back.height, back.width) == (run.digest, 24, 12)
-    found = [
-        each.embed_files(ImageFiles(people_folder, paths), batch_size=8)
-        for each in (run, back)
-    ]
+    found = [each.embed_files(ImageFiles(people_folder, paths), batch_size=8) for each in (run, back)]
     np.testing.assert_allclose(*found, atol=1e-6)
 
 
@@ -59,9 +56,12 @@ def test_a_file_that_resizes_otherwise_is_not_kept(workdir, tmp_path, monkeypatc
     monkeypatch.setattr(exported, "resize", lambda images, **size: resize(images, **size)[:, ::-1])
     with pytest.raises(RuntimeError, match="differs by"):
         export.export_model(str(workdir), str(tmp_path / "x.zip"))
+
     # Nearest pixels in place of means: right at the model's own size, wrong at others.
     def nearest(images, *, height, width):
-        rows, columns = (jnp.arange(size) * given // size for size, given in ((height, images.shape[1]), (width, images.shape[2])))
+        rows, columns = (
+            jnp.arange(size) * given // size for size, given in ((height, images.shape[1]), (width, images.shape[2]))
+        )
         return images[:, rows][:, :, columns].astype(jnp.float32)
 
     monkeypatch.setattr(exported, "resize", nearest)
@@ -88,10 +88,14 @@ def test_onnx(workdir, tmp_path):
 
 
 def test_what_is_no_model(tmp_path):
-    with pytest.raises(errors.UserError, match="--model: there is no run directory, no model folder and no exported model"):
+    with pytest.raises(
+        errors.UserError, match="--model: there is no run directory, no model folder and no exported model"
+    ):
         trained_model.load(str(tmp_path / "none"), batch_size=8)
     (tmp_path / "x.zip").write_text("no model")
-    with pytest.raises(errors.UserError, match="is neither a run directory, a model folder nor a whole .zip of export$"):
+    with pytest.raises(
+        errors.UserError, match="is neither a run directory, a model folder nor a whole .zip of export$"
+    ):
         trained_model.load(str(tmp_path / "x.zip"), batch_size=8)
 
 

@@ -63,7 +63,9 @@ def test_the_table_has_the_most_typical_image_first():
     labels = np.array([0, 0, 0, 1])
     rows = list(
         csv.DictReader(
-            group_folders.groups_table(images, labels, groups.centre_distances(images.embeddings(), labels)).splitlines()
+            group_folders.groups_table(
+                images, labels, groups.centre_distances(images.embeddings(), labels)
+            ).splitlines()
         )
     )
     assert [(row["group"], row["images"], row["path"]) for row in rows] == [

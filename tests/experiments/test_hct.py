@@ -51,19 +51,23 @@ def test_a_whole_run(uninterrupted):
     assert result["best"]["mAP"] == max(json.loads(line)["mAP"] for line in open(workdir / "metrics.jsonl"))
     last = result["last"]
     assert last["num_clusters"] == 8 and set(last["seconds"]) == {"embed", "cluster", "train", "evaluate"}
-    for name in ("bcubed_f", "agreement", "silhouette", "loss", "mAP", "rank1", "rank5", "rank10", "mINP", "nmi", "ari"):
+    for name in (
+        "bcubed_f",
+        "agreement",
+        "silhouette",
+        "loss",
+        "mAP",
+        "rank1",
+        "rank5",
+        "rank10",
+        "mINP",
+        "nmi",
+        "ari",
+    ):
         assert np.isfinite(last[name]), name
     assert result["direct_transfer"]["iteration"] == 0
     assert json.loads((workdir / "config.json").read_text())["cluster"]["num_steps"] == 8
     assert list((workdir / "tensorboard").iterdir())
-
-
-def test_started_again_it_is_done(uninterrupted, prepared):
-    workdir, _ = uninterrupted
-    before = (workdir / "metrics.jsonl").read_text()
-    status, output, _ = finish(start(prepared, workdir))
-    assert status == 0 and "iteration  1/3" not in output and "best (iteration" in output
-    assert (workdir / "metrics.jsonl").read_text() == before
 
 
 def test_killed_again_and_again_it_gives_the_same(uninterrupted, prepared, tmp_path):
@@ -164,7 +168,9 @@ def test_checkpoints_without_a_config_are_not_taken_over(uninterrupted, prepared
         hct.run_hct(make_config(prepared, num_devices=1), tmp_path / "run")
 
 
-@pytest.mark.parametrize("overrides,message", [({"model__weights": "none.npz"}, "no file 'none.npz'"), ({}, "holds a run")])
+@pytest.mark.parametrize(
+    "overrides,message", [({"model__weights": "none.npz"}, "no file 'none.npz'"), ({}, "holds a run")]
+)
 def test_what_is_wrong_is_found_before_images_are_decoded(uninterrupted, prepared, tmp_path, overrides, message):
     workdir = tmp_path if overrides else uninterrupted[0]
     config = make_config(prepared, seed=1, num_devices=1, data__cache_dir=str(tmp_path / "cache"), **overrides)

@@ -9,7 +9,6 @@ import orbax.checkpoint as ocp
 import pytest
 import tiny_runs
 from tiny_data import write_market_folder
-from tiny_runs import finish
 
 from reid_jax import errors, source_model
 from reid_jax.data_prep import prepare
@@ -43,9 +42,7 @@ def start(data_dir, workdir, **more):
 @pytest.fixture(scope="module")
 def uninterrupted(prepared, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("pul") / "whole"
-    status, output, errors = finish(start(prepared, workdir))
-    assert status == 0, errors
-    return workdir, output
+    return tiny_runs.run(pul.run_pul, make_config(prepared, num_devices=1), workdir)
 
 
 def find_source(workdir):
@@ -84,16 +81,11 @@ def test_a_whole_run(uninterrupted):
         assert sorted(set(labels[labels >= 0])) == list(range(8)) and record["kmeans_iterations"] >= 1
 
 
-def test_the_source_model_is_trained_once_and_a_killed_run_goes_on_to_the_same(uninterrupted, prepared, tmp_path):
+def test_the_source_model_is_trained_once(uninterrupted, prepared, tmp_path):
     source = find_source(uninterrupted[0])
     before = (source / "checkpoints" / "last").stat().st_mtime_ns
-    workdir = tmp_path / "killed"
-    moments = [
-        lambda: len(list(workdir.glob("checkpoints/last/[2-5]"))) > 0,
-        lambda: (workdir / "pseudo_labels/iteration_003.npz").exists(),
-    ]
-    tiny_runs.run_killed_at(moments, lambda: start(prepared, workdir, source__dir=str(source.parent)))
-    tiny_runs.assert_same(workdir, uninterrupted[0])
+    config = make_config(prepared, num_devices=1, source__dir=str(source.parent), train__num_iterations=1)
+    pul.run_pul(config, tmp_path / "run")
     assert (source / "checkpoints" / "last").stat().st_mtime_ns == before
 
 
@@ -210,7 +202,10 @@ def test_a_source_joined_of_two(prepared, prepared_other, tmp_path):
         ({"selection__threshold": 1.2}, "selection.threshold must be in 0..1, got 1.2"),
         ({"selection__compared": "all"}, "selection.compared must be one of own, any, none"),
         ({"selection__num_labelled_ids": 5}, "must be at most the 4 known identities, got 5"),
-        ({"train__batch_size": 16}, "train.batch_size must be at most 8, got 16: of cluster.num_clusters = 8 clusters 8 samples are sure"),
+        (
+            {"train__batch_size": 16},
+            "train.batch_size must be at most 8, got 16: of cluster.num_clusters = 8 clusters 8 samples are sure",
+        ),
         ({"stop__signal": "silhouette"}, "stop.signal must be 'selected' or 'agreement'"),
         ({"source__dataset": "nowhere"}, "no prepared data set 'nowhere'"),
         ({"source__dataset": "", "model__checkpoint": "nowhere"}, "no checkpoint in 'nowhere'"),

@@ -116,7 +116,9 @@ def test_an_image_is_not_its_own_match():
     assert [match.is_near for match in ranked[0]] == [True, False]
     # Of images whose folder is not known a path says nothing.
     unknown = made([[1, 0]], folder="")
-    assert [match.index for match in ranking.rank(unknown, made([[1, 0]], folder=""), top=2, max_distance=1.0)[0]] == [0]
+    assert [match.index for match in ranking.rank(unknown, made([[1, 0]], folder=""), top=2, max_distance=1.0)[0]] == [
+        0
+    ]
     elsewhere = made([[1, 0]], folder="/elsewhere")
     assert [match.index for match in ranking.rank(elsewhere, gallery, top=2, max_distance=1.0)[0]] == [0, 1]
 

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import tiny_runs
-from tiny_runs import finish
 
 from reid_jax import errors
 from reid_jax.experiments import softened
@@ -35,9 +34,7 @@ def start(data_dir, workdir, **more):
 @pytest.fixture(scope="module")
 def uninterrupted(prepared, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("softened") / "whole"
-    status, output, errors = finish(start(prepared, workdir))
-    assert status == 0, errors
-    return workdir, output
+    return tiny_runs.run(softened.run_softened, make_config(prepared, num_devices=1), workdir)
 
 
 def test_a_whole_run(uninterrupted):
@@ -54,15 +51,6 @@ def test_a_whole_run(uninterrupted):
     assert line["agreement"] == pytest.approx(kept)
     pids = np.repeat([1, 2, 3, 4], 6)
     assert line["reliable_precision"] == pytest.approx((pids[third] == pids[:, None]).mean())
-
-
-def test_killed_again_and_again_it_gives_the_same(uninterrupted, prepared, tmp_path):
-    workdir = tmp_path / "killed"
-    moments = [
-        lambda: (workdir / "pseudo_labels/iteration_002.npz").exists(),
-    ]
-    tiny_runs.run_killed_at(moments, lambda: start(prepared, workdir))
-    tiny_runs.assert_same(workdir, uninterrupted[0])
 
 
 def test_one_compile_for_baseline_and_softened_labels(prepared, tmp_path, monkeypatch):
@@ -121,7 +109,10 @@ def test_streamed_tracklets_give_the_same(prepared_tracklets, tmp_path):
     [
         ({"dissimilarity__num_reliable": 24}, "dissimilarity.num_reliable must be in 1..23, .* got 24"),
         ({"dissimilarity__num_reliable": 0}, "dissimilarity.num_reliable must be at least 1, got 0"),
-        ({"dissimilarity__num_parts": 8}, "dissimilarity.num_parts = 8: num_stripes must divide the feature map's height 6, got 8"),
+        (
+            {"dissimilarity__num_parts": 8},
+            "dissimilarity.num_parts = 8: num_stripes must divide the feature map's height 6, got 8",
+        ),
         ({"loss__own_weight": 1.2}, "loss.own_weight must be in 0..1, got 1.2"),
         ({"stop__signal": "silhouette"}, "stop.signal must be 'agreement' where nothing is clustered"),
         ({"train__first_epochs": 0}, "train.first_epochs must be at least 1, got 0"),

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import tiny_runs
+from tiny_data import DATA
 from tiny_runs import ROOT
 
 from reid_jax import errors
@@ -57,7 +58,9 @@ def test_errors(prepared):
     with pytest.raises(errors.UserError, match="has 4 known train identities; .* at least 5 .train.num_ids."):
         supervised.check(make_config(prepared, train__num_ids=5), TrainingData(dataset, dataset))
     with pytest.raises(errors.UserError, match="= 28 must be at most the 24 labelled images"):
-        supervised.check(make_config(prepared, train__loss="classifier", train__num_instances=7), TrainingData(dataset, dataset))
+        supervised.check(
+            make_config(prepared, train__loss="classifier", train__num_instances=7), TrainingData(dataset, dataset)
+        )
 
 
 def test_evaluate_says_what_is_missing(tmp_path):

@@ -252,7 +252,9 @@ def test_finished_runs_are_not_run_again(tmp_path, monkeypatch, capsys):
 def test_another_sweeps_table_is_not_replaced(tmp_path, monkeypatch):
     (tmp_path / "table.json").write_text(json.dumps({"title": "Criterion"}))
     monkeypatch.setattr(sweep, "load_method", lambda method: pytest.fail("a run was started"))
-    with pytest.raises(errors.UserError, match="is the table of the sweep 'Criterion', not of .*choose another --workdir"):
+    with pytest.raises(
+        errors.UserError, match="is the table of the sweep 'Criterion', not of .*choose another --workdir"
+    ):
         sweep.run_sweep(STEPS, plan(tmp_path), tmp_path)
     assert json.loads((tmp_path / "table.json").read_text()) == {"title": "Criterion"}
 
@@ -271,7 +273,9 @@ def test_another_config_does_not_take_over_a_finished_run(tmp_path, monkeypatch)
     runs = plan(tmp_path)
     finish(runs[1], seed=5)
     monkeypatch.setattr(sweep, "load_method", lambda method: pytest.fail("a run was started"))
-    with pytest.raises(errors.UserError, match="row 's = 8': workdir: .*s_8' holds a finished run with seed = 5, this one has 0"):
+    with pytest.raises(
+        errors.UserError, match="row 's = 8': workdir: .*s_8' holds a finished run with seed = 5, this one has 0"
+    ):
         sweep.run_sweep(STEPS, runs, tmp_path)
 
 
@@ -318,7 +322,9 @@ def test_fields_that_change_the_numbers_may_not(tmp_path, field, value):
     (run, _) = plan(tmp_path)
     finish(run)
     (other, _) = plan(tmp_path, settings={field: value})
-    with pytest.raises(errors.UserError, match=f"row 's = 7': .* a finished run with {field} = .*, this one has {value!r}"):
+    with pytest.raises(
+        errors.UserError, match=f"row 's = 7': .* a finished run with {field} = .*, this one has {value!r}"
+    ):
         sweep.finished_result(other)
 
 
@@ -352,7 +358,9 @@ def test_a_row_that_runs_out_of_memory_leaves_the_others(tmp_path, monkeypatch):
     assert [outcome.failure for outcome in outcomes] == ["RESOURCE_EXHAUSTED: Out of memory."] * 2
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, jax.errors.JaxRuntimeError("INTERNAL: a fault")])
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError, KeyboardInterrupt, jax.errors.JaxRuntimeError("INTERNAL: a fault")]
+)
 def test_what_stops_a_sweep_is_not_hidden_and_leaves_a_table_of_what_is_done(tmp_path, monkeypatch, error):
     def run_method(config, workdir):
         if config.cluster.num_steps == 8:

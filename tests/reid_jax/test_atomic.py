@@ -60,7 +60,9 @@ def test_only_dead_processes_of_this_computer_are_cleared(tmp_path):
 
 
 def test_the_name_tells_who_writes(tmp_path):
-    script = "import os, sys; from reid_jax import atomic\nwith atomic.atomic_path(sys.argv[1]) as t: t.touch(); os._exit(9)"
+    script = (
+        "import os, sys; from reid_jax import atomic\nwith atomic.atomic_path(sys.argv[1]) as t: t.touch(); os._exit(9)"
+    )
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "a.npy")], check=False)
     assert len(list(tmp_path.iterdir())) == 1
     atomic.clear_temporaries(tmp_path)

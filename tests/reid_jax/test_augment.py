@@ -104,7 +104,9 @@ def test_erase_makes_one_rectangle_the_mean_pixel():
     for mask in erased[touched]:
         rows, columns = mask[..., 0].any(1), mask[..., 0].any(0)
         assert (mask == (rows[:, None] & columns)[..., None]).all()  # a full rectangle in all channels
-        assert np.diff(np.flatnonzero(rows)).max(initial=1) == 1 and np.diff(np.flatnonzero(columns)).max(initial=1) == 1
+        assert (
+            np.diff(np.flatnonzero(rows)).max(initial=1) == 1 and np.diff(np.flatnonzero(columns)).max(initial=1) == 1
+        )
         assert 0.01 < mask[..., 0].mean() < 0.45
     assert not (np.asarray(augment.erase(KEY, ones, probability=0.0)) == 0).any()
 

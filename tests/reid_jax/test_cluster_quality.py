@@ -25,7 +25,11 @@ def test_against_definitions_and_scikit_learn(labels, pids):
     np.testing.assert_allclose(cluster_quality.bcubed(labels, pids), slow_bcubed(labels, pids), rtol=1e-12)
     same_label, same_pid = labels[:, None] == labels, pids[:, None] == pids
     upper = np.triu(np.ones((len(pids),) * 2, bool), 1)
-    expected = ((same_label & same_pid & upper).sum(), (same_label & ~same_pid & upper).sum(), (~same_label & same_pid & upper).sum())
+    expected = (
+        (same_label & same_pid & upper).sum(),
+        (same_label & ~same_pid & upper).sum(),
+        (~same_label & same_pid & upper).sum(),
+    )
     assert tuple(cluster_quality.pair_counts(labels, pids)) == expected
     ari = cluster_quality.adjusted_rand_index(labels, pids)
     np.testing.assert_allclose(ari, metrics.adjusted_rand_score(pids, labels), atol=1e-12)
@@ -73,5 +77,5 @@ def test_silhouette_equals_scikit_learn_in_blocks():
 def test_shape_errors():
     with pytest.raises(ValueError, match=r"must both be \[N\]"):
         cluster_quality.bcubed(np.zeros(3), np.zeros(4))
-    with pytest.raises(ValueError, match=r"distances must be \[N, N\]"):
+    with pytest.raises(ValueError, match=r"distances must"):
         cluster_quality.silhouette(np.zeros((3, 4)), np.zeros(3))

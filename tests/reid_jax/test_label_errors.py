@@ -197,5 +197,5 @@ def test_other_shapes_and_types_are_refused(labels, true_ids, message):
 
 @pytest.mark.parametrize("function", [label_errors.largest_wrong_merges, label_errors.largest_wrong_splits])
 def test_at_least_one_is_asked_for(function):
-    with pytest.raises(ValueError, match="most must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="most must"):
         function(LABELS, TRUE_IDS, most=0)

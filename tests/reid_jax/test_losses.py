@@ -68,7 +68,7 @@ def test_order_of_the_batch_does_not_matter():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match=r"embeddings must be \[B, D\] and labels \[B\]"):
+    with pytest.raises(ValueError, match=r"embeddings must"):
         losses.batch_hard_triplet(jnp.ones((4, 2)), jnp.ones(3))
     with pytest.raises(ValueError, match="'mean' or 'sum', got 'none'"):
         losses.batch_hard_triplet(jnp.ones((4, 2)), jnp.ones(4), reduction="none")
@@ -144,7 +144,9 @@ def test_hard_labels_are_a_special_case_of_softened():
     repelled = float(losses.repelled(VECTORS, CLASSES, TABLE))
     own = np.repeat(CLASSES[:, None], 3, axis=1)
     assert float(losses.softened(VECTORS, CLASSES, own, TABLE, own_weight=0.6)) == pytest.approx(repelled, rel=1e-5)
-    assert float(losses.softened(VECTORS, CLASSES, RELIABLE, TABLE, own_weight=1.0)) == pytest.approx(repelled, rel=1e-5)
+    assert float(losses.softened(VECTORS, CLASSES, RELIABLE, TABLE, own_weight=1.0)) == pytest.approx(
+        repelled, rel=1e-5
+    )
 
 
 def test_no_gradient_flows_into_the_table():
@@ -167,11 +169,11 @@ def test_lookup_losses_have_finite_gradients_at_identical_embeddings():
 
 
 def test_lookup_losses_refuse_wrong_shapes():
-    with pytest.raises(ValueError, match=r"table must be \[N, D\] with D = 4, got \(9, 3\)"):
+    with pytest.raises(ValueError, match=r"table must"):
         losses.repelled(VECTORS, CLASSES, TABLE[:, :3])
-    with pytest.raises(ValueError, match=r"embeddings must be \[B, D\] and labels \[B\]"):
+    with pytest.raises(ValueError, match=r"embeddings must"):
         losses.repelled(VECTORS, CLASSES[:3], TABLE)
-    with pytest.raises(ValueError, match=r"reliable must be \[B, k\] with B = 5 and k >= 1, got \(5,\)"):
+    with pytest.raises(ValueError, match=r"reliable must"):
         losses.softened(VECTORS, CLASSES, CLASSES, TABLE)
 
 

@@ -75,9 +75,9 @@ def test_init():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match=r"table must be \[N, D\] and embeddings \[B, D\], got \(2, 3\) and \(1, 4\)"):
+    with pytest.raises(ValueError, match=r"table must"):
         memory.update_lookup_table(jnp.zeros((2, 3)), jnp.zeros((1, 4)), jnp.array([0]))
-    with pytest.raises(ValueError, match=r"labels must be \[B\] with B = 2, got \(1,\)"):
+    with pytest.raises(ValueError, match=r"labels must"):
         memory.update_lookup_table(jnp.zeros((2, 3)), jnp.zeros((2, 3)), jnp.array([0]))
 
 

@@ -109,7 +109,7 @@ def test_images_draw_nothing():
 
 
 def test_draw_frames_errors():
-    with pytest.raises(ValueError, match="num_frames must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_frames must"):
         sampling.draw_frames(np.random.default_rng(0), make_samples([1]), np.array([[0]]), num_frames=0)
 
 
@@ -135,5 +135,5 @@ def test_grouped_batches_refuse_what_they_cannot_draw():
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match="must be at least 1, got 4, 0, 1"):
         sampling.grouped_batches(rng, np.arange(4), batch_size=4, num_instances=0, num_steps=1)
-    with pytest.raises(ValueError, match="pseudo_labels must have a label that is not negative"):
+    with pytest.raises(ValueError, match="pseudo_labels must"):
         sampling.grouped_batches(rng, np.full(4, -1), batch_size=4, num_instances=2, num_steps=1)

@@ -36,9 +36,7 @@ def test_it_is_the_papers_algorithm(threshold, compared):
     centers, expected = plain_selection(X, LABELS, CENTROIDS, threshold, compared)
     found = selection.center_indices(X, LABELS, CENTROIDS)
     np.testing.assert_array_equal(found, centers)
-    selected = selection.select_reliable(
-        l2_normalize(X), LABELS, found, threshold=threshold, compared=compared
-    )
+    selected = selection.select_reliable(l2_normalize(X), LABELS, found, threshold=threshold, compared=compared)
     np.testing.assert_array_equal(selected, expected)
     assert 8 <= selected.sum() and (threshold < 1 or selected.sum() == 8)
 
@@ -64,5 +62,5 @@ def test_of_equally_near_rows_the_lowest_is_the_centre():
 def test_errors():
     with pytest.raises(ValueError, match=r"labels \[N\] and centers \[K\], got \(70, 5\), \(69,\) and \(9,\)"):
         selection.select_reliable(X, LABELS[1:], np.arange(9), threshold=0.5)
-    with pytest.raises(ValueError, match="compared must be one of own, any, none, got 'other'"):
+    with pytest.raises(ValueError, match="compared must"):
         selection.select_reliable(X, LABELS, np.arange(9), threshold=0.5, compared="other")

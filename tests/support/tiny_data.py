@@ -36,7 +36,6 @@ def write_market_folder(root, *, num_ids=4, images_per_id=6, height=24, width=12
 def write_tracklet_folder(root, *, num_ids=4, num_cameras=2, num_frames=3, height=24, width=12, seed=0):
     """Writes root/index.csv and tiny noise frames: every identity has a tracklet in each camera, per split."""
 
-
     rng = np.random.default_rng(seed)
     root.mkdir(parents=True)
     rows, tracklet = [], 0

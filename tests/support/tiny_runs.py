@@ -1,5 +1,7 @@
 """Runs the scripts of experiments/ as a user would, on the tiny data sets of tiny_data.py."""
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -36,7 +38,12 @@ def start(method, data_dir, workdir, overrides, *, dataset="synthetic", **more):
     """Starts experiments/METHOD.py, with its config for `dataset`, on one CPU device."""
     fields = flatten(data_dir, overrides, more)
     config = f"experiments/configs/{method}.py:{dataset}"
-    command = [sys.executable, ROOT / "experiments" / f"{method}.py", f"--workdir={workdir}", f"--config={ROOT}/{config}"]
+    command = [
+        sys.executable,
+        ROOT / "experiments" / f"{method}.py",
+        f"--workdir={workdir}",
+        f"--config={ROOT}/{config}",
+    ]
     command += [f"--config.{key}={value}" for key, value in fields.items()]
     # Most of a tiny run's time would go into optimising what it compiles.
     flags = "--xla_backend_optimization_level=0"
@@ -56,6 +63,16 @@ def start_script(name, *arguments):
         text=True,
         env=os.environ | environment,
     )
+
+
+def run(run_method, config, workdir):
+    """Runs a method in this process: (run directory, what it printed)."""
+    if str(OWN_BACKBONE) not in sys.path:  # fixtures that live longer than a test come before `own_backbone`
+        sys.path.append(str(OWN_BACKBONE))
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        run_method(config, workdir)
+    return workdir, printed.getvalue()
 
 
 def finish(process):
@@ -144,7 +161,15 @@ def write_run(workdir, data_dir, *, method="hct", labels=None, num_iterations=3,
     model = build_model(config.model)
     variables = model.init(jax.random.key(seed), jnp.zeros((1, config.data.height, config.data.width, 3)), train=False)
     records = [
-        {"iteration": i, "mAP": 0.1 * i, "rank1": 0.2 * i, "rank5": 0.5, "rank10": 0.6, "mINP": 0.01, "seconds": {"train": 1.0}}
+        {
+            "iteration": i,
+            "mAP": 0.1 * i,
+            "rank1": 0.2 * i,
+            "rank5": 0.5,
+            "rank10": 0.6,
+            "mINP": 0.01,
+            "seconds": {"train": 1.0},
+        }
         for i in range(num_iterations + 1)
     ]
     for record in records[1:]:

@@ -59,7 +59,10 @@ def test_help_is_the_docstring_and_the_scripts_own_flags(path, run_script):
 def test_help_has_defaults_choices_and_how_a_config_is_changed(run_script):
     _, output, _ = run_script("experiments/buc.py", "-h")
     text = " ".join(output.split())
-    assert f"buc:DATASET, or the path of a config file of your own, FILE.py:DATASET, with DATASET one of {', '.join(base_config.DATASETS)}; " in text
+    assert (
+        f"buc:DATASET, or the path of a config file of your own, FILE.py:DATASET, with DATASET one of {', '.join(base_config.DATASETS)}; "
+        in text
+    )
     assert "--config.data.dataset=NAME" in text and "--config.FIELD=VALUE" in text
     assert "runs/buc_DATASET if not given" in text
     _, output, _ = run_script("experiments/evaluate.py", "--helpshort")
@@ -131,7 +134,9 @@ def test_wrong_flags_end_in_one_line_with_the_rule(path, arguments, line, run_sc
 
 
 def test_a_data_set_of_ones_own_is_shown_the_config_it_takes():
-    with pytest.raises(ValueError, match="choose one of synthetic.*; .* takes folder's or folder_small's, with data.dataset=shop$"):
+    with pytest.raises(
+        ValueError, match="choose one of synthetic.*; .* takes folder's or folder_small's, with data.dataset=shop$"
+    ):
         base_config.base_config("shop")
 
 

@@ -18,7 +18,9 @@ def train(prepared):
 
 
 def open_images(train, cache_dir, **options):
-    return images_lib.open_images(train, **{"height": 16, "width": 8, "cache_bytes": 2**20} | options, cache_dir=cache_dir)
+    return images_lib.open_images(
+        train, **{"height": 16, "width": 8, "cache_bytes": 2**20} | options, cache_dir=cache_dir
+    )
 
 
 def test_decode_is_pillows_bilinear():

@@ -34,7 +34,9 @@ def noise(count, height, width, *, seed=0):
 def photographs(count, height, width):
     """Smooth and sharp by turns."""
     coarse = noise(count, 5, 4)
-    return np.stack([np.asarray(Image.fromarray(each).resize((width, height), Image.Resampling.BICUBIC)) for each in coarse])
+    return np.stack(
+        [np.asarray(Image.fromarray(each).resize((width, height), Image.Resampling.BICUBIC)) for each in coarse]
+    )
 
 
 def pillow(images, height, width):
@@ -256,7 +258,7 @@ def stub_function(images):
 
 
 def test_readme_works_without_this_library(file_once, function, tmp_path):
-    name = "it's \"tiny\" é.zip"
+    name = 'it\'s "tiny" é.zip'
     exported.write_model(tmp_path / name, function, INFO)
     assert exported.read_model(tmp_path / name).info == INFO
     usage = contents(tmp_path / name)["README.txt"].decode()
@@ -421,7 +423,10 @@ OTHER_PROGRAMS = {
     "no batch": (lambda: program_of(vectors, "h, w, 3"), IMAGES + r"takes .*uint8\[h,w,3\]"),
     "one size": (lambda: program_of(vectors, "b, 24, 12, 3"), IMAGES + r"takes .*uint8\[b,24,12,3\]"),
     "one batch": (lambda: program_of(vectors, "4, h, w, 3"), IMAGES + r"takes .*uint8\[4,h,w,3\]"),
-    "two arguments": (lambda: program_of(lambda x, y: vectors(x), more=(np.float32(0),)), IMAGES + r"takes .*float32\[\]"),
+    "two arguments": (
+        lambda: program_of(lambda x, y: vectors(x), more=(np.float32(0),)),
+        IMAGES + r"takes .*float32\[\]",
+    ),
     "named": (
         lambda: export.export(jax.jit(lambda x: vectors(x["images"])), platforms=("cpu",))(
             {"images": jax.ShapeDtypeStruct(export.symbolic_shape(SIZES), np.uint8)}
@@ -430,11 +435,17 @@ OTHER_PROGRAMS = {
     ),
     "another dim": (lambda: program_of(lambda x: vectors(x, 15)), IMAGES + r".*returns .*float32\[b,15\]"),
     "halves": (lambda: program_of(lambda x: vectors(x, dtype=np.float16)), IMAGES + r".*returns .*float16\[b,16\]"),
-    "two results": (lambda: program_of(lambda x: (vectors(x), vectors(x))), IMAGES + r".*float32\[b,16\].*float32\[b,16\]"),
+    "two results": (
+        lambda: program_of(lambda x: (vectors(x), vectors(x))),
+        IMAGES + r".*float32\[b,16\].*float32\[b,16\]",
+    ),
     "nested": (lambda: program_of(lambda x: {"a": vectors(x)}), IMAGES),
     "a map": (lambda: program_of(lambda x: jnp.zeros((x.shape[0], 4, 16))), IMAGES + r".*returns .*float32\[b,4,16\]"),
     "one row": (lambda: program_of(lambda x: vectors(x[:1])), IMAGES + r".*returns .*float32\[1,16\]"),
-    "rows of width": (lambda: program_of(lambda x: jnp.zeros((x.shape[2], 16))), IMAGES + r".*returns .*float32\[w,16\]"),
+    "rows of width": (
+        lambda: program_of(lambda x: jnp.zeros((x.shape[2], 16))),
+        IMAGES + r".*returns .*float32\[w,16\]",
+    ),
     "another platform": (
         lambda: program_of(vectors, platforms=("cuda", "tpu")),
         "was exported for cuda, tpu, this machine computes on cpu",

@@ -46,9 +46,7 @@ def test_stripe_pool_is_the_mean_of_each_stripe(feature_map):
 
 
 def test_one_stripe_is_the_average(feature_map):
-    np.testing.assert_allclose(
-        pooling.stripe_pool(feature_map, 1)[:, 0], pooling.average_pool(feature_map), rtol=1e-6
-    )
+    np.testing.assert_allclose(pooling.stripe_pool(feature_map, 1)[:, 0], pooling.average_pool(feature_map), rtol=1e-6)
 
 
 @pytest.mark.parametrize("num_stripes", [4, 0, 12])

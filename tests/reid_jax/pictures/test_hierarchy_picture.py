@@ -198,13 +198,13 @@ def test_what_cannot_be_drawn(change, message):
 
 
 def test_what_cannot_be_chosen_from():
-    with pytest.raises(ValueError, match=r"true_ids must be \[14\] integers as labels, got shape \(13,\) of int64"):
+    with pytest.raises(ValueError, match=r"true_ids must"):
         hierarchy_picture.choose_group(LABELS, np.zeros(13, int))
-    with pytest.raises(ValueError, match="true_ids must be .* of float64"):
+    with pytest.raises(ValueError, match="true_ids must"):
         hierarchy_picture.choose_group(LABELS, np.zeros(14))
-    with pytest.raises(ValueError, match="max_images must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="max_images must"):
         hierarchy_picture.choose_group(LABELS, np.zeros(14, int), max_images=0)
-    with pytest.raises(ValueError, match="labels must be nested"):
+    with pytest.raises(ValueError, match="labels must"):
         hierarchy_picture.choose_group(LABELS[::-1], np.zeros(14, int))
 
 

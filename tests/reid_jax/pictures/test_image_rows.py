@@ -244,11 +244,11 @@ def test_a_long_legend_goes_on_in_further_lines():
 
 
 def test_rows_errors():
-    with pytest.raises(ValueError, match="rows must be at least one"):
+    with pytest.raises(ValueError, match="rows must"):
         image_rows.draw_rows([])
-    with pytest.raises(ValueError, match=r"rows\[1\].tiles must be at least one"):
+    with pytest.raises(ValueError, match=r"rows\[1\].tiles must"):
         image_rows.draw_rows([Row("", plain_tiles(1)), Row("", [])])
-    with pytest.raises(TypeError, match=r"rows\[0\].title must be a string, got None"):
+    with pytest.raises(TypeError, match=r"rows\[0\].title must"):
         image_rows.draw_rows([Row(None, plain_tiles(1))])
 
 
@@ -258,14 +258,14 @@ def test_rows_errors():
     ids=lambda image: f"{image.shape}",
 )
 def test_image_errors(image):
-    with pytest.raises(ValueError, match=r"rows\[0\].tiles\[1\].image must be \[h, w, 3\] uint8 or None, got shape"):
+    with pytest.raises(ValueError, match=r"rows\[0\].tiles\[1\].image must"):
         image_rows.draw_rows([Row("", [Tile(None), Tile(image)])])
 
 
 def test_tile_errors():
-    with pytest.raises(TypeError, match=r"tiles\[0\].caption must be a string, got 3"):
+    with pytest.raises(TypeError, match=r"tiles\[0\].caption must"):
         image_rows.draw_rows([Row("", [Tile(None, 3)])])
-    with pytest.raises(TypeError, match=r"tiles\[0\].mark must be a Mark or None, got 'right'"):
+    with pytest.raises(TypeError, match=r"tiles\[0\].mark must"):
         image_rows.draw_rows([Row("", [Tile(None, mark="right")])])
 
 

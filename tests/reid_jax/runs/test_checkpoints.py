@@ -95,7 +95,15 @@ def damage(folder, what):
 
 @pytest.mark.parametrize(
     "what",
-    ["variables", "optimizer", "progress", "half a file", "variables/_METADATA", "optimizer/manifest.ocdbt", "progress/metadata"],
+    [
+        "variables",
+        "optimizer",
+        "progress",
+        "half a file",
+        "variables/_METADATA",
+        "optimizer/manifest.ocdbt",
+        "progress/metadata",
+    ],
 )
 def test_goes_back_to_the_newest_whole_one(tmp_path, meshes, capfd, what):
     store = checkpoints.Checkpoints(tmp_path)

@@ -11,7 +11,14 @@ METHODS = (hct, supervised, buc, softened, pul, cluster_dynamics, dbscan, combin
 # Names, files and switches; a backbone is checked where it is built.
 FREE = {
     *("data.dataset", "data.dir", "data.cache_dir", "data.tracklets", "model.backbone", "model.weights"),
-    *("model.checkpoint", "cluster.normalize", "train.nesterov", "loss.soft_margin", "memory.reset", "augment.sized_crop"),
+    *(
+        "model.checkpoint",
+        "cluster.normalize",
+        "train.nesterov",
+        "loss.soft_margin",
+        "memory.reset",
+        "augment.sized_crop",
+    ),
     *("source.dataset", "source.dir", "dynamics.guarded", "dynamics.split", "memory.refresh"),
 }
 
@@ -53,7 +60,12 @@ def test_every_methods_config_keeps_the_rules_and_every_rule_has_a_field():
         (buc, "cluster.merge_percent", 1.0, "cluster.merge_percent must be greater than 0 and less than 1, got 1.0"),
         (hct, "stop.signal", "selected", "stop.signal must be 'agreement' or 'silhouette' where nothing is selected"),
         (hct, "cluster.num_steps", 0, "cluster.num_steps must be at least 1, got 0"),
-        (hct, "train.num_frames", 4, "train.num_frames must be 1 where samples are images (data.tracklets = false), got 4"),
+        (
+            hct,
+            "train.num_frames",
+            4,
+            "train.num_frames must be 1 where samples are images (data.tracklets = false), got 4",
+        ),
         (softened, "dissimilarity.num_reliable", 0, "dissimilarity.num_reliable must be at least 1, got 0"),
         (buc, "model.pooling", "max", "model.pooling must be one of avg, gem, got 'max'"),
         (softened, "loss.own_weight", 1.1, "loss.own_weight must be in 0..1, got 1.1"),
@@ -74,7 +86,15 @@ def test_a_field_that_breaks_its_rule_is_named(method, field, value, message):
     "method,values",
     [
         (hct, {"train.momentum": 0.0, "train.weight_decay": 0.0, "augment.flip_probability": 1.0, "loss.margin": 0.0}),
-        (hct, {"data.cache_gib": 0.0, "data.num_workers": 0, "checkpoint.every_minutes": 0.0, "cluster.linkage": "centroid"}),
+        (
+            hct,
+            {
+                "data.cache_gib": 0.0,
+                "data.num_workers": 0,
+                "checkpoint.every_minutes": 0.0,
+                "cluster.linkage": "centroid",
+            },
+        ),
         (buc, {"train.backbone_rate_factor": 0.0, "train.drop_epoch": 0, "head.dropout": 0.0, "memory.momentum": 1.0}),
         (buc, {"augment.sized_crop_area": [1.0, 1.0], "dissimilarity.part_weight": 1.0, "model.bn_group_size": 4}),
         (softened, {"loss.own_weight": 1.0, "dissimilarity.camera_penalty": 0.0, "stop.min_rise": 0.0}),

@@ -49,7 +49,11 @@ def test_train_ids_are_numbered_from_0(prepared):
 
 @pytest.mark.parametrize(
     "field,value,message",
-    [("backbone", "resnet101", "must be one of"), ("backbone", "no_module:X", "cannot import"), ("dtype", "int8", "model.dtype")],
+    [
+        ("backbone", "resnet101", "must be one of"),
+        ("backbone", "no_module:X", "cannot import"),
+        ("dtype", "int8", "model.dtype"),
+    ],
 )
 def test_model_errors(field, value, message):
     config = hct.get_config("synthetic").model
@@ -75,7 +79,9 @@ def test_a_backbone_that_needs_arguments_is_told():
 def test_random_weights_are_not_frozen():
     config = hct.get_config("synthetic")
     config.model.frozen_stages = 2
-    with pytest.raises(errors.UserError, match="model.frozen_stages must be 0 where training starts from random weights"):
+    with pytest.raises(
+        errors.UserError, match="model.frozen_stages must be 0 where training starts from random weights"
+    ):
         models.check_start(config, models.build_model(config.model), resuming=False)
 
 

@@ -32,7 +32,7 @@ def test_a_signal_is_saturated_when_it_moves_no_more():
     found = [stopping.first_saturated(signal[:n], **options) for n in range(len(signal) + 1)]
     assert found == [None] * 6 + [5, 5]
     assert stopping.first_saturated([*signal, 0.9], **options) == 5  # the first time counts
-    with pytest.raises(ValueError, match="patience must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="patience must"):
         stopping.first_saturated(signal, patience=0, tolerance=0.02)
 
 

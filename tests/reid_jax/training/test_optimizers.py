@@ -54,9 +54,7 @@ def updates_of(optimizer, params=PARAMS, state=None):
 def test_rate_factors_are_torchs_parameter_groups():
     plain, _ = updates_of(optimizers.make_optimizer("sgd", 0.1, weight_decay=0.5, nesterov=True))
     factors = {"backbone/": 0.1, "backbone/conv1/": 0.0}
-    found, _ = updates_of(
-        optimizers.make_optimizer("sgd", 0.1, weight_decay=0.5, nesterov=True, rate_factors=factors)
-    )
+    found, _ = updates_of(optimizers.make_optimizer("sgd", 0.1, weight_decay=0.5, nesterov=True, rate_factors=factors))
     np.testing.assert_allclose(found["head"], plain["head"])
     np.testing.assert_allclose(found["backbone"]["layer1_0"], 0.1 * plain["backbone"]["layer1_0"], rtol=1e-6)
     # Frozen: not even the weight decay moves it.

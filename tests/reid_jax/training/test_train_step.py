@@ -88,7 +88,9 @@ def test_embeddings_come_in_index_order_on_any_mesh(meshes):
         variables = new_state().variables
         step = features.make_embed_step(model, mesh)
         for batch_size in (8, 16):
-            found.append(features.embed_samples(step, variables, IMAGES, SAMPLES, mesh, batch_size=batch_size).embeddings)
+            found.append(
+                features.embed_samples(step, variables, IMAGES, SAMPLES, mesh, batch_size=batch_size).embeddings
+            )
         plain = model.apply(variables, augment.normalize(IMAGES.array), train=False).embeddings
         found.append(np.asarray(plain))
     assert all(each.shape == (40, 8) for each in found)

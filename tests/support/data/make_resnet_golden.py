@@ -32,7 +32,7 @@ def random_array(name: str, shape: tuple[int, ...]) -> np.ndarray:
         # As in trained networks, a block changes its input a little. With larger values 16 blocks of batch statistics
         # enlarge float32's rounding to 7e-5 of the output, in torch itself against its own float64.
         return rng.uniform(0.1, 0.3, shape).astype(np.float32)
-    if name.endswith("running_var") or name.endswith("weight"):
+    if name.endswith(("running_var", "weight")):
         return rng.uniform(0.5, 1.5, shape).astype(np.float32)
     return (0.1 * rng.normal(size=shape)).astype(np.float32)
 

@@ -1,0 +1,45 @@
+"""Where the items of a batch go first: with the item that each most likely belongs with, or alone (HCD, section 4.2)."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from reid_jax.cluster_dynamics.choices import Options
+from reid_jax.cluster_dynamics.label_names import renamed
+from reid_jax.cluster_dynamics.neighborhood import Batch
+from reid_jax.cluster_dynamics.unit_graphs import shares_of_first
+
+
+def place(labels: jax.Array, batch: Batch, options: Options) -> jax.Array:
+    """Gives every item of the batch all labels of the item it joins, or labels of its own.
+
+    The labels taken are those from before the batch: two items that choose each other exchange theirs.
+
+    Args:
+        labels: [H, N] int32.
+        batch: from `look_around`.
+        options: `Options`.
+
+    Returns:
+        [H, N] int32.
+    """
+    num_items = labels.shape[1]
+    joined, joins = _joined(batch, options)
+    # N + item is a label that no other item has.
+    placed = jnp.where(joins, labels[:, joined], num_items + batch.items)
+    labels = labels.at[:, jnp.where(batch.used, batch.items, num_items)].set(placed, mode="drop")
+    return jax.vmap(renamed)(labels)
+
+
+def _joined(batch: Batch, options: Options):
+    """Returns [B] int32 and [B] bool: the item that each would join, and whether it does."""
+    nearest = batch.around[:, 1]
+    if options.placement == "nearest":
+        return nearest, jnp.ones(len(batch.items), bool)
+    if options.criterion == "average_linkage":
+        return nearest, batch.around_similarities[:, 0, 1] > batch.min_similarity
+    shares = jax.vmap(partial(shares_of_first, options=options))(batch.connected, batch.around_similarities)
+    best = 1 + jnp.argmax(shares[:, 1:], axis=1, keepdims=True)
+    joined = jnp.take_along_axis(batch.around, best, axis=1)[:, 0]
+    return joined, jnp.take_along_axis(shares, best, axis=1)[:, 0] > options.threshold
