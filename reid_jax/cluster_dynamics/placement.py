@@ -34,11 +34,10 @@ def place(labels: jax.Array, batch: Batch, options: Options) -> jax.Array:
 
 def _joined(batch: Batch, options: Options):
     """Returns [B] int32 and [B] bool: the item that each would join, and whether it does."""
-    nearest = batch.around[:, 1]
     if options.placement == "nearest":
-        return nearest, jnp.ones(len(batch.items), bool)
+        return batch.around[:, 1], jnp.ones(len(batch.items), bool)
     if options.criterion == "average_linkage":
-        return nearest, batch.around_similarities[:, 0, 1] > batch.min_similarity
+        return batch.around[:, 1], batch.around_similarities[:, 0, 1] > batch.min_similarity
     shares = jax.vmap(partial(shares_of_first, options=options))(batch.connected, batch.around_similarities)
     best = 1 + jnp.argmax(shares[:, 1:], axis=1, keepdims=True)
     joined = jnp.take_along_axis(batch.around, best, axis=1)[:, 0]

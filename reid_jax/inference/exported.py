@@ -147,9 +147,9 @@ def write_model(
     with _without_source_lines():
         program = export.export(jax.jit(function), platforms=PLATFORMS)(images).serialize()
     usage = _USAGE.format(name=name or pathlib.Path(file).name, dim=info.dim, height=info.height, width=info.width)
-    facts = {"format": _FORMAT, **info._asdict(), "platforms": PLATFORMS, "jax": jax.__version__}
+    record = {"format": _FORMAT, **info._asdict(), "platforms": PLATFORMS, "jax": jax.__version__}
     with atomic.atomic_path(file) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-        for entry, content in ((_README, usage), (_INFO, json.dumps(facts, indent=2) + "\n"), (_PROGRAM, program)):
+        for entry, content in ((_README, usage), (_INFO, json.dumps(record, indent=2) + "\n"), (_PROGRAM, program)):
             # A date of its own would make two files of the same model differ.
             archive.writestr(zipfile.ZipInfo(entry), bytes(content, "utf-8") if isinstance(content, str) else content)
 
@@ -203,10 +203,10 @@ def read_model(file: str | pathlib.Path) -> ExportedModel:
     return ExportedModel(program.call, info)
 
 
-def _parse_info(facts: Any) -> Info:
-    if not isinstance(facts, dict) or facts.get("format") != _FORMAT:
+def _parse_info(record: Any) -> Info:
+    if not isinstance(record, dict) or record.get("format") != _FORMAT:
         raise ValueError(f"{_INFO} in it must say the format {_FORMAT!r}")
-    info = Info(*(facts.get(name) for name in Info._fields))
+    info = Info(*(record.get(name) for name in Info._fields))
     for name, value in info._asdict().items():
         kind = int if name in ("height", "width", "dim") else str
         # Not isinstance: true is an int.
