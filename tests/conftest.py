@@ -25,6 +25,14 @@ flags.FLAGS.mark_as_parsed()
 
 
 @pytest.fixture
+def rng():
+    """A test's own generator: what it draws does not depend on which tests ran before."""
+    import numpy as np
+
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
 def own_backbone(monkeypatch):
     """Makes tests/support/data/own_backbone.py importable."""
     import tiny_runs

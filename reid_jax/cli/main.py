@@ -77,3 +77,7 @@ def _fail(what: str, name: str, known: dict) -> None:
 def _exit(text: str, status: int) -> None:
     print(text)
     sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -50,18 +50,18 @@ def test_unknown_identities_are_left_out():
     assert np.isnan(cluster_quality.bcubed(labels, np.full(5, -1))).all()
 
 
-def test_equal_labelings_agree_whatever_the_numbers():
-    labels = RNG.integers(0, 5, 40)
+def test_equal_labelings_agree_whatever_the_numbers(rng):
+    labels = rng.integers(0, 5, 40)
     renamed = (labels * 7 + 3) % 11
     assert cluster_quality.adjusted_rand_index(labels, renamed) == 1.0
     assert cluster_quality.normalized_mutual_information(labels, renamed) == pytest.approx(1.0)
     assert cluster_quality.adjusted_rand_index(np.arange(5), np.arange(5)) == 1.0
 
 
-def test_silhouette_equals_scikit_learn_in_blocks():
-    points = RNG.normal(size=(50, 3)).astype(np.float32)
+def test_silhouette_equals_scikit_learn_in_blocks(rng):
+    points = rng.normal(size=(50, 3)).astype(np.float32)
     distances = np.sqrt(((points[:, None] - points) ** 2).sum(-1))
-    labels = RNG.integers(0, 6, 50)
+    labels = rng.integers(0, 6, 50)
     labels[:2] = [50, 51]  # two that are alone
     expected = metrics.silhouette_score(distances, labels, metric="precomputed")
     for block_size in (7, 1000):

@@ -15,8 +15,8 @@ KEY = jax.random.key(0)
 
 @pytest.mark.parametrize("mesh_number", [0, 1])
 @pytest.mark.parametrize("num_clusters", [1, 7, 12, 60])
-def test_lloyd_is_scikit_learns_from_the_same_centroids(meshes, mesh_number, num_clusters):
-    initial = X[RNG.permutation(len(X))[:num_clusters]]
+def test_lloyd_is_scikit_learns_from_the_same_centroids(meshes, mesh_number, num_clusters, rng):
+    initial = X[rng.permutation(len(X))[:num_clusters]]
     found = kmeans.kmeans(KEY, X, num_clusters=num_clusters, initial_centroids=initial, mesh=meshes[mesh_number])
     expected = cluster.KMeans(num_clusters, init=initial, n_init=1, tol=0).fit(X.astype(np.float64))
     np.testing.assert_array_equal(found.labels, expected.labels_)
@@ -70,13 +70,13 @@ def test_a_cluster_that_loses_its_rows_is_put_onto_the_farthest():
     assert bool(found.converged)
 
 
-def test_fewer_different_rows_than_clusters():
+def test_fewer_different_rows_than_clusters(rng):
     x = np.repeat(np.eye(3, dtype=np.float32), 5, axis=0)
     found = kmeans.kmeans(KEY, x, num_clusters=5)
     assert len(np.unique(found.labels)) == 3 and float(found.inertia) == pytest.approx(0, abs=1e-10)
     assert np.isfinite(found.centroids).all()
     for seed in range(5):
-        x = np.repeat(RNG.normal(size=(6, 4)).astype(np.float32), 4, axis=0)
+        x = np.repeat(rng.normal(size=(6, 4)).astype(np.float32), 4, axis=0)
         found = kmeans.kmeans(jax.random.key(seed), x, num_clusters=10)
         assert bool(found.converged) and float(found.inertia) == pytest.approx(0, abs=1e-9)
 

@@ -5,8 +5,6 @@ import pytest
 
 from reid_jax import losses
 
-RNG = np.random.default_rng(0)
-
 
 def slow_losses(embeddings, labels, margin=0.5, soft_margin=False):
     """Hermans et al. 2017, eq. (5), image by image."""
@@ -20,9 +18,9 @@ def slow_losses(embeddings, labels, margin=0.5, soft_margin=False):
 
 @pytest.mark.parametrize("soft_margin", [False, True])
 @pytest.mark.parametrize("scale", [0.1, 3.0])
-def test_equals_the_definition(soft_margin, scale):
-    embeddings = (scale * RNG.normal(size=(24, 7))).astype(np.float32)
-    labels = RNG.permutation(np.repeat(np.arange(6), 4))
+def test_equals_the_definition(soft_margin, scale, rng):
+    embeddings = (scale * rng.normal(size=(24, 7))).astype(np.float32)
+    labels = rng.permutation(np.repeat(np.arange(6), 4))
     expected = slow_losses(embeddings, labels, soft_margin=soft_margin)
     options = {"margin": 0.5, "soft_margin": soft_margin}
     assert losses.batch_hard_triplet(embeddings, labels, **options) == pytest.approx(expected.mean(), rel=1e-5)
@@ -37,16 +35,26 @@ def test_by_hand():
     assert loss == pytest.approx(0.5, abs=1e-5)
 
 
-def test_gradient_equals_finite_differences():
-    # At one decimal of 1e-3 the loss is smooth unless the hardest pair changes, which the seed's does not.
-    embeddings = RNG.normal(size=(8, 3)).astype(np.float32)
+def smooth_batch(rng, labels, *, gap=0.05):
+    """Draws embeddings [B, 3] at which the loss is smooth: no hardest pair and no hinge is within `gap` of another."""
+    same = labels[:, None] == labels
+    while True:
+        embeddings = rng.normal(size=(len(labels), 3)).astype(np.float32)
+        distances = np.linalg.norm(embeddings[:, None].astype(np.float64) - embeddings, axis=2)
+        positives = np.sort(np.where(same, distances, -np.inf), axis=1)[:, ::-1]
+        negatives = np.sort(np.where(same, np.inf, distances), axis=1)
+        hinges = 0.5 + positives[:, 0] - negatives[:, 0]
+        if min(np.diff(negatives[:, :2]).min(), -np.diff(positives[:, :2]).max(), np.abs(hinges).min()) > gap:
+            return embeddings
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_gradient_equals_finite_differences(seed):
     labels = np.repeat(np.arange(4), 2)
+    embeddings = smooth_batch(np.random.default_rng(seed), labels)
     gradient = np.asarray(jax.grad(losses.batch_hard_triplet)(embeddings, labels))
-    for index in np.ndindex(embeddings.shape):
-        step = np.zeros_like(embeddings)
-        step[index] = 1e-3
-        higher, lower = (slow_losses(embeddings + sign * step, labels).mean() for sign in (1, -1))
-        assert gradient[index] == pytest.approx((higher - lower) / 2e-3, abs=2e-3)
+    expected = finite_differences(lambda x: slow_losses(x, labels).mean(), embeddings.astype(np.float64))
+    np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_identical_embeddings_have_a_finite_gradient():
@@ -54,15 +62,15 @@ def test_identical_embeddings_have_a_finite_gradient():
     assert value == pytest.approx(0.5) and np.isfinite(gradient).all()
 
 
-def test_a_batch_of_one_identity_costs_nothing():
-    embeddings = RNG.normal(size=(6, 3)).astype(np.float32)
+def test_a_batch_of_one_identity_costs_nothing(rng):
+    embeddings = rng.normal(size=(6, 3)).astype(np.float32)
     value, gradient = jax.value_and_grad(losses.batch_hard_triplet)(embeddings, jnp.zeros(6, int))
     assert value == 0 and (np.asarray(gradient) == 0).all()
 
 
-def test_order_of_the_batch_does_not_matter():
-    embeddings, labels = RNG.normal(size=(12, 5)).astype(np.float32), np.repeat(np.arange(3), 4)
-    order = RNG.permutation(12)
+def test_order_of_the_batch_does_not_matter(rng):
+    embeddings, labels = rng.normal(size=(12, 5)).astype(np.float32), np.repeat(np.arange(3), 4)
+    order = rng.permutation(12)
     first, again = (losses.batch_hard_triplet(embeddings[o], labels[o]) for o in (np.arange(12), order))
     assert first == pytest.approx(float(again), rel=1e-6)
 

@@ -22,9 +22,9 @@ def test_pairwise_equals_scipy_whatever_the_block(metric, block_size):
 
 @pytest.mark.parametrize("metric", distances.METRICS)
 @pytest.mark.parametrize("block_size", [None, 8])
-def test_pairwise_is_symmetric_with_zero_diagonal_and_never_negative(metric, block_size):
+def test_pairwise_is_symmetric_with_zero_diagonal_and_never_negative(metric, block_size, rng):
     # Far from the origin and close together, where rounding takes the sum below zero.
-    x = np.float32(100) + np.repeat(RNG.normal(size=(10, 19)).astype(np.float32), 2, axis=0)
+    x = np.float32(100) + np.repeat(rng.normal(size=(10, 19)).astype(np.float32), 2, axis=0)
     computed = np.asarray(distances.pairwise_distances(x, metric=metric, block_size=block_size))
     assert (np.diag(computed) == 0).all() and (computed >= 0).all() and np.isfinite(computed).all()
     np.testing.assert_allclose(computed, computed.T, atol=1e-6 if metric == "cosine" else 0.3)

@@ -7,8 +7,6 @@ from scipy.spatial.distance import squareform
 from reid_jax import linkage
 from reid_jax.linkage import cluster_distances
 
-RNG = np.random.default_rng(0)
-
 
 @pytest.fixture(params=["host", "device"])
 def place(request, monkeypatch):
@@ -145,9 +143,9 @@ def test_by_hand():
     assert linkage.agglomerate(np.abs(points[:, None] - points), **options).tolist() == [0, 1, 1, 2, 2]
 
 
-def test_order_of_samples_does_not_matter(place):
+def test_order_of_samples_does_not_matter(place, rng):
     distances, _, _ = random_case(3, "points", 64)
-    order = RNG.permutation(64)
+    order = rng.permutation(64)
     options = dict(num_merges=4, num_steps=13)
     labels = linkage.agglomerate(place(distances), **options)
     permuted = linkage.agglomerate(place(distances[np.ix_(order, order)]), **options)

@@ -117,8 +117,8 @@ def test_no_queries():
     assert nothing.distances.shape == nothing.indices.shape == (0, 5)
 
 
-def test_permuting_the_gallery_permutes_the_indices():
-    order = RNG.permutation(len(GALLERY))
+def test_permuting_the_gallery_permutes_the_indices(rng):
+    order = rng.permutation(len(GALLERY))
     found = gallery_search.search_gallery(QUERY, GALLERY[order], k=5, block_size=8)
     whole = gallery_search.search_gallery(QUERY, GALLERY, k=5, block_size=8)
     np.testing.assert_array_equal(order[found.indices], whole.indices)
