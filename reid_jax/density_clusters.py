@@ -1,7 +1,6 @@
 """DBSCAN on the k-reciprocal Jaccard distance, as the methods that label once per epoch use it (SpCL, section 3.3)."""
 
 import numpy as np
-from sklearn.cluster import DBSCAN
 
 from reid_jax.distances import jaccard_distances
 
@@ -28,5 +27,7 @@ def jaccard_dbscan(
         raise ValueError(f"eps must be greater than 0 and less than 1, got {eps}")
     if min_samples < 1:
         raise ValueError(f"min_samples must be at least 1, got {min_samples}")
+    from sklearn.cluster import DBSCAN  # its import takes a second, which no other labeller owes it
+
     distances = jaccard_distances(features, k1=k1, k2=k2)
     return DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed").fit_predict(distances)

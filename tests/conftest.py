@@ -8,9 +8,11 @@ import os
 import pathlib
 import shutil
 
+import compiler_flags
+
 os.environ["JAX_PLATFORMS"] = "cpu"
-_FLAGS = ("--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0")
-os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS])
+_FLAGS = (os.environ.get("XLA_FLAGS", ""), compiler_flags.EIGHT_DEVICES, compiler_flags.QUICK)
+os.environ["XLA_FLAGS"] = " ".join(_FLAGS)
 
 _CACHE = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "xla"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))

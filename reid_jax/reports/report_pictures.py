@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.manifold import TSNE
 
 from reid_jax import atomic, label_errors
 from reid_jax.data import verification
@@ -154,6 +153,8 @@ def embedding_map(run: Run, views: Views, pseudo_labels: np.ndarray | None, file
     # Of embeddings that are all the same, as a model that collapsed makes them, there is nothing to map.
     if len(views.mapped) < 4 or np.ptp(views.map_embeddings, axis=0).max() < 1e-6:
         return None
+    from sklearn.manifold import TSNE  # its import takes a second
+
     print(f"{run.name}: t-SNE of {len(views.mapped):,} {noun}", flush=True)
     perplexity = min(30.0, (len(views.mapped) - 1) / 3)
     # PCA as a start keeps what is far apart apart, and needs no luck.

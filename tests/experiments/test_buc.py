@@ -100,6 +100,7 @@ def test_cifar10_by_its_config_on_generated_images(tmp_path):
         rows.tofile(tmp_path / "cifar-10-batches-bin" / name)
     prepare.prepare("cifar10", source=tmp_path, data_dir=tmp_path / "data", progress=False)
     fields = {
+        "model.backbone": "resnet18",
         "model.width": 4,
         "train.num_iterations": 2,
         "train.first_epochs": 1,

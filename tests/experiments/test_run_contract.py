@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 import tiny_runs
-from tiny_runs import finish
 
 from reid_jax import errors
 from reid_jax.experiments import sweep
@@ -37,13 +36,18 @@ def start(method, data_dir, workdir, **more):
     return tiny_runs.start(method, data_dir, workdir, METHODS[method], **more)
 
 
+def run(method, data_dir, workdir, **more):
+    """The same in this process: (run directory, what it printed)."""
+    get_config = importlib.import_module(f"reid_jax.experiments.configs.{method}").get_config
+    config = tiny_runs.make_config(get_config, data_dir, METHODS[method], num_devices=1, **more)
+    return tiny_runs.run(sweep.load_method(method), config, workdir)
+
+
 @pytest.fixture(scope="module", params=METHODS)
 def whole(request, prepared, tmp_path_factory):
     """(method, run directory, output) of a run that was never interrupted."""
-    workdir = tmp_path_factory.mktemp(request.param) / "whole"
-    status, output, errors = finish(start(request.param, prepared, workdir))
-    assert status == 0, errors
-    return request.param, workdir, output
+    method = request.param
+    return method, *run(method, prepared, tmp_path_factory.mktemp(method) / "whole")
 
 
 def test_a_whole_run_leaves_its_files(whole):
@@ -72,18 +76,11 @@ def test_killed_and_started_again_it_gives_the_same(whole, prepared, tmp_path):
 def test_a_finished_run_shows_its_result_and_another_config_is_refused(whole, prepared, monkeypatch):
     method, workdir, _ = whole
     before = (workdir / "metrics.jsonl").read_bytes()
-    get_config = importlib.import_module(f"reid_jax.experiments.configs.{method}").get_config
-    run_method = sweep.load_method(method)
-
-    def run(**more):
-        config = tiny_runs.make_config(get_config, prepared, METHODS[method], num_devices=1, **more)
-        return tiny_runs.run(run_method, config, workdir)
-
     monkeypatch.setattr(session, "train_epoch", lambda *args, **options: pytest.fail("it trains again"))
-    _, output = run()
+    _, output = run(method, prepared, workdir)
     assert "iteration  1/2" not in output and "best (iteration" in output
     with pytest.raises(errors.UserError, match="holds a run with train.learning_rate = "):
-        run(train__learning_rate=0.5)
+        run(method, prepared, workdir, train__learning_rate=0.5)
     with pytest.raises(errors.UserError, match="train.learning_rate must be greater than 0, got -1.0"):
-        run(train__learning_rate=-1.0)
+        run(method, prepared, workdir, train__learning_rate=-1.0)
     assert (workdir / "metrics.jsonl").read_bytes() == before

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import compiler_flags
 import numpy as np
 import pytest
 import tiny_runs
@@ -38,7 +39,7 @@ def test_the_classifier_learns_and_can_be_evaluated_without_it(classifier_run, p
     assert losses[0] == pytest.approx(np.log(4), abs=0.3) and losses[-1] < losses[0]
     output = workdir / "scores.json"
     command = [sys.executable, ROOT / "experiments/evaluate.py", f"--checkpoint={workdir}", f"--output={output}"]
-    environment = os.environ | {"PYTHONPATH": str(DATA), "XLA_FLAGS": ""}
+    environment = os.environ | {"PYTHONPATH": str(DATA), "XLA_FLAGS": compiler_flags.QUICK}
     found = subprocess.run(
         [*command, f"--data_dir={prepared}", "--batch_size=8"], capture_output=True, text=True, env=environment
     )

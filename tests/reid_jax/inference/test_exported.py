@@ -8,6 +8,7 @@ import sys
 import types as python_types
 import zipfile
 
+import compiler_flags
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -268,7 +269,7 @@ def test_readme_works_without_this_library(file_once, function, tmp_path):
     image.save(tmp_path / "person.jpg", quality=95)
     blocked = "import sys\nsys.modules.update(dict.fromkeys(['reid_jax', 'experiments', 'data_prep', 'flax']))"
     script = "\n".join([blocked, *code, "np.save('found.npy', np.asarray(embeddings))", "import reid_jax"])
-    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    environment = os.environ | {"XLA_FLAGS": compiler_flags.QUICK}
     done = subprocess.run(
         [sys.executable, "-I", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
