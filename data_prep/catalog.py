@@ -126,11 +126,11 @@ def differences(published: Published, records: list[listing.Record], *, counted:
         One sentence per difference, naming both numbers.
     """
     counts = summarize(records)
-    found = {f"{split} {counted}": counts.get(split, {}).get(counted, 0) for split in listing.SPLITS}
-    found["training identities"] = counts.get("train", {}).get("identities", 0)
-    found["cameras"] = len({record.camid for record in records} - {identities.UNKNOWN})
+    actual = {f"{split} {counted}": counts.get(split, {}).get(counted, 0) for split in listing.SPLITS}
+    actual["training identities"] = counts.get("train", {}).get("identities", 0)
+    actual["cameras"] = len({record.camid for record in records} - {identities.UNKNOWN})
     return [
-        f"{found[what]} {what}, the published data set has {number}"
-        for what, number in zip(found, published, strict=True)
-        if found[what] != number
+        f"{actual[what]} {what}, the published data set has {number}"
+        for what, number in zip(actual, published, strict=True)
+        if actual[what] != number
     ]

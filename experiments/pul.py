@@ -4,6 +4,7 @@ python experiments/pul.py                                        # second synthe
 python experiments/pul.py --config=experiments/configs/pul.py:market1501 --workdir=runs/pul_market1501
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -111,6 +112,20 @@ def cluster_and_select(
     return labels, metrics | {"selected": float((labels >= 0).mean())}
 
 
+def check_start(config: ConfigDict, objective: Objective, *, is_finished: bool) -> None:
+    """Checks that there is an original model to start from, or a source to train it on.
+
+    Every iteration starts from it, a resumed one too, but not a finished run, which shows its result.
+
+    Raises:
+        UserError: there is neither.
+    """
+    if source_model.needs_source(config) and not is_finished:
+        source_model.check_source(source_model.source_config(config), config.data.dataset)
+    else:
+        models.check_start(config, objective.model, resuming=is_finished)
+
+
 def load_original(session: Session, workdir: str, *, is_finished: bool) -> dict[str, Any]:
     """Returns the variables of the original model, which is trained on the source first where there is none yet.
 
@@ -127,21 +142,8 @@ def load_original(session: Session, workdir: str, *, is_finished: bool) -> dict[
 def run_pul(config: ConfigDict, workdir: str) -> dict[str, Any]:
     """Runs Algorithm 1, or the rest of it where the run directory holds a part, and returns the result."""
     is_finished = compatibility.is_finished(workdir, config)
-
-    # The original model is what every iteration starts from, a resumed one too, but not one that shows its result.
-    def check_start(config: ConfigDict, objective: Objective) -> None:
-        if source_model.needs_source(config) and not is_finished:
-            source_model.check_source(source_model.source_config(config), config.data.dataset)
-        else:
-            models.check_start(config, objective.model, resuming=is_finished)
-
-    session = open_session(
-        config,
-        workdir,
-        method="pul",
-        objective=make_objective,
-        check_start=check_start,
-    )
+    check_original = functools.partial(check_start, is_finished=is_finished)
+    session = open_session(config, workdir, method="pul", objective=make_objective, check_start=check_original)
     run, known = session.run, known_classes(config, session.dataset.train_ids)
     original = load_original(session, workdir, is_finished=is_finished)
     state = session.start(variables=original)

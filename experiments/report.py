@@ -136,12 +136,12 @@ def one_run(
 ) -> tuple[np.ndarray | None, list[str | Picture]]:
     """Looks at what the model that a run kept does: its CMC curve, where there are queries, and pictures."""
     views = report_runs.look(run, batch_size=batch_size, data_dir=data_dir)
-    found = report_runs.load_pseudo_labels(run, views.dataset)
+    labels = report_runs.load_pseudo_labels(run, views.dataset)
     clusters = reliable = None
-    if found is not None and run.method == "softened":
-        reliable = found
-    elif found is not None:
-        clusters = found if found.ndim == 1 else found[:, -1]  # of levels the top one is trained on
+    if labels is not None and run.method == "softened":
+        reliable = labels
+    elif labels is not None:
+        clusters = labels if labels.ndim == 1 else labels[:, -1]  # of levels the top one is trained on
     kept = run.records[run.kept]["iteration"]
     about = f"Of the model that the run kept, of iteration {kept}, and the pseudo labels of iteration {max(kept, 1)}."
     notes = [report_page.paragraph(about)]
@@ -258,12 +258,12 @@ def _mean(values: Sequence[float | None]) -> str:
 
 def papers_table(methods: set[str]) -> list[str]:
     """The papers' figures for methods, with what they are; nothing for methods that no paper has figures of."""
-    found = paper_figures.figures_of(methods)
-    if not found:
+    figures = paper_figures.figures_of(methods)
+    if not figures:
         return []
     titles = ("the papers' figures", "data set", "rank-1", "mAP", "source")
     rows = [
-        (figure.name, figure.dataset, f"{figure.rank1:.1f}", f"{figure.mAP:.1f}", figure.source) for figure in found
+        (figure.name, figure.dataset, f"{figure.rank1:.1f}", f"{figure.mAP:.1f}", figure.source) for figure in figures
     ]
     note = report_page.paragraph(_PAPER_NOTE)
     return [report_page.heading(2, "The papers' figures"), note, report_page.table(titles, rows)]

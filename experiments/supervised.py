@@ -65,13 +65,9 @@ def make_optimizer(config: ConfigDict, data: TrainingData) -> optax.GradientTran
 
 def run_supervised(config: ConfigDict, workdir: str) -> dict[str, Any]:
     """Trains on the true identities, evaluating every few epochs, and returns the result."""
+    method = f"supervised {config.train.loss}"
     session = open_session(
-        config,
-        workdir,
-        method=f"supervised {config.train.loss}",
-        check=check,
-        objective=make_objective,
-        optimizer=make_optimizer,
+        config, workdir, method=method, check=check, objective=make_objective, optimizer=make_optimizer
     )
     run, labels, num_epochs = session.run, session.dataset.train_ids, config.train.num_epochs
     state = session.start()

@@ -222,10 +222,10 @@ def _match_ranks(row: np.ndarray, ordered: np.ndarray, identities: _Identities, 
 
 def _average_precision(ranks: np.ndarray, ap_method: str) -> float:
     """Average precision of matches at ascending ranks, from 1."""
-    found = np.arange(1, len(ranks) + 1)
-    precision = found / ranks
+    num_matches = np.arange(1, len(ranks) + 1)
+    precision = num_matches / ranks
     if ap_method == "trapezoid":
         # The curve's point before a match; it begins at precision 1.
-        before = np.where(ranks > 1, (found - 1) / np.maximum(ranks - 1, 1), 1.0)
+        before = np.where(ranks > 1, (num_matches - 1) / np.maximum(ranks - 1, 1), 1.0)
         precision = (precision + before) / 2
     return float(precision.mean())

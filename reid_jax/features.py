@@ -59,14 +59,14 @@ def embed_samples(
     sample_of = np.repeat(np.arange(len(samples)), samples.counts)
     totals, waiting = None, None
 
-    def add(place: int, found: Features) -> None:
+    def add(place: int, batch_features: Features) -> None:
         nonlocal totals
-        found = jax.tree.map(np.asarray, found)
+        batch_features = jax.tree.map(np.asarray, batch_features)
         if totals is None:
-            totals = jax.tree.map(lambda part: np.zeros((len(samples), *part.shape[1:]), np.float32), found)
+            totals = jax.tree.map(lambda part: np.zeros((len(samples), *part.shape[1:]), np.float32), batch_features)
         owners = sample_of[place * batch_size : (place + 1) * batch_size]
         firsts = np.flatnonzero(np.diff(owners, prepend=-1))
-        for total, part in zip(jax.tree.leaves(totals), jax.tree.leaves(found)):
+        for total, part in zip(jax.tree.leaves(totals), jax.tree.leaves(batch_features)):
             total[owners[firsts]] += np.add.reduceat(part[: len(owners)], firsts)
 
     with ProgressBar(len(index_batches) * batch_size, description, unit="images") as bar:

@@ -162,8 +162,8 @@ def _seed(key: jax.Array, rows: jax.Array, *, num_rows: int, num_clusters: int) 
 def _sq_distances_to(rows: jax.Array, sq_norms: jax.Array, chosen: jax.Array, num_rows: int) -> jax.Array:
     """Squared distances [N', C] of the rows to the rows chosen [C]; 0 to filled-up rows."""
     products = jnp.matmul(rows, rows[chosen].T, precision=jax.lax.Precision.HIGHEST)
-    found = jnp.maximum(sq_norms[:, None] + sq_norms[chosen] - 2 * products, 0)
-    return jnp.where((jnp.arange(len(rows)) < num_rows)[:, None], found, 0)
+    sq_distances = jnp.maximum(sq_norms[:, None] + sq_norms[chosen] - 2 * products, 0)
+    return jnp.where((jnp.arange(len(rows)) < num_rows)[:, None], sq_distances, 0)
 
 
 @partial(jax.jit, static_argnames="num_rows")
@@ -188,9 +188,9 @@ def _add_seeds(
         candidates = jax.random.choice(
             jax.random.fold_in(key, index), len(rows), (num_candidates,), p=weights / jnp.sum(weights)
         )
-        found = jnp.minimum(nearest[:, None], _sq_distances_to(rows, sq_norms, candidates, num_rows))
-        best = jnp.argmin(jnp.sum(found, axis=0))
-        return seeds.at[index].set(candidates[best]), found[:, best]
+        nearer = jnp.minimum(nearest[:, None], _sq_distances_to(rows, sq_norms, candidates, num_rows))
+        best = jnp.argmin(jnp.sum(nearer, axis=0))
+        return seeds.at[index].set(candidates[best]), nearer[:, best]
 
     return jax.lax.fori_loop(start, stop, add, (seeds, nearest))
 
@@ -207,9 +207,9 @@ def _assign(rows: jax.Array, centroids: jax.Array, mesh: Mesh) -> tuple[jax.Arra
             part = jax.lax.dynamic_slice_in_dim(own, start, size)
             products = jnp.matmul(part, centroids.T, precision=jax.lax.Precision.HIGHEST)
             # The row's own norm is the same for all centroids: it comes in only where the distance itself is wanted.
-            found = sq_norms - 2 * products
-            labels = jnp.argmin(found, axis=1).astype(jnp.int32)
-            least = jnp.take_along_axis(found, labels[:, None], axis=1)[:, 0]
+            scores = sq_norms - 2 * products
+            labels = jnp.argmin(scores, axis=1).astype(jnp.int32)
+            least = jnp.take_along_axis(scores, labels[:, None], axis=1)[:, 0]
             return labels, jnp.maximum(least + jnp.sum(jnp.square(part), axis=1), 0)
 
         return distances.by_row_blocks(block, len(own), _BLOCK)

@@ -194,10 +194,10 @@ def farthest_points(
 
     def step(index, carry):
         anchors, is_anchor, nearest, left = carry
-        found = jnp.argmin(jnp.where(left, nearest, jnp.inf)).astype(jnp.int32)
-        found = jnp.where(index == 0, start, found)
-        anchors, is_anchor = anchors.at[index].set(found), is_anchor.at[index].set(left[found])
-        return anchors, is_anchor, jnp.maximum(nearest, similarities[found]), left.at[found].set(False)
+        farthest = jnp.argmin(jnp.where(left, nearest, jnp.inf)).astype(jnp.int32)
+        farthest = jnp.where(index == 0, start, farthest)
+        anchors, is_anchor = anchors.at[index].set(farthest), is_anchor.at[index].set(left[farthest])
+        return anchors, is_anchor, jnp.maximum(nearest, similarities[farthest]), left.at[farthest].set(False)
 
     nothing = jnp.zeros(num_anchors, jnp.int32), jnp.zeros(num_anchors, bool)
     nearest = jnp.full(len(similarities), -jnp.inf, similarities.dtype)

@@ -105,12 +105,12 @@ def dbscan_labels(features: np.ndarray, *, eps: float, min_samples: int, k1: int
     if labels.max() < 0:
         raise errors.UserError(
             f"DBSCAN with eps = {eps} and min_samples = {min_samples} gives no cluster of {len(features)} samples; give "
-            "a greater cluster.eps or fewer cluster.min_samples"
+            "a greater eps or fewer min_samples"
         )
     if labels.min() == labels.max():
         raise errors.UserError(
             f"DBSCAN with eps = {eps} and k1 = {k1} gives a single cluster of all {len(features)} samples; give a "
-            "smaller cluster.eps or cluster.k1"
+            "smaller eps or k1"
         )
     return PseudoLabels(labels, {"outliers": float((labels < 0).mean())})
 
@@ -150,8 +150,8 @@ def reliable_kmeans_labels(
         normalized, clusters.labels, centers, threshold=threshold, compared=compared
     )
     if not bool(clusters.converged):
-        print(f"k-means did not converge in cluster.max_iterations = {max_iterations}", flush=True)
+        print(f"k-means did not converge in max_iterations = {max_iterations}", flush=True)
     if compared != "none" and bool(is_reliable.all()):
-        print(f"selection.threshold = {threshold} leaves no sample out; give a higher one", flush=True)
+        print(f"threshold = {threshold} leaves no sample out; give a higher one", flush=True)
     metrics = {"inertia": float(clusters.inertia), "kmeans_iterations": int(clusters.num_iterations)}
     return PseudoLabels(np.where(is_reliable, clusters.labels, -1), metrics)

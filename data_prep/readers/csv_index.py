@@ -77,13 +77,13 @@ def read(folder: pathlib.Path, index: pathlib.Path) -> list[listing.Record]:
 
 
 def _check_columns(name: str, columns: list[str]) -> None:
-    found = ", ".join(repr(column) for column in columns) or "none"
+    names = ", ".join(repr(column) for column in columns) or "none"
     if "path" not in columns:
-        raise errors.UserError(f"--csv: {name} must have a column 'path', found {found}")
+        raise errors.UserError(f"--csv: {name} must have a column 'path', found {names}")
     unknown = [column for column in columns if column not in _COLUMNS]
     # Refused and not ignored: a typing error in a header would make a labelled data set an unlabelled one.
     if unknown or len(set(columns)) < len(columns):
-        raise errors.UserError(f"--csv: {name} may have the columns {', '.join(_COLUMNS)}, each once, found {found}")
+        raise errors.UserError(f"--csv: {name} may have the columns {', '.join(_COLUMNS)}, each once, found {names}")
 
 
 def _record(folder: pathlib.Path, row: dict[str, str | None], where: str) -> listing.Record:

@@ -155,8 +155,8 @@ def _record(root: pathlib.Path, split: str, file: pathlib.Path, pid: int, camera
     path = folders.relative_path(file, root)
     camid = identities.UNKNOWN
     if camera is not None:
-        found = camera.search(path)
-        if found is None or not (found[1] or "").isdecimal():
+        match = camera.search(path)
+        if match is None or not (match[1] or "").isdecimal():
             raise errors.UserError(f"--camid_from: {camera.pattern!r} finds no camera number in {path!r}")
-        camid = int(found[1])
+        camid = int(match[1])
     return listing.Record(split, path, pid, camid, identities.UNKNOWN, file)

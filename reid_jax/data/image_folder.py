@@ -30,8 +30,8 @@ def find_images(source: str, *, flag: str, on_bad_image: str = "fail") -> ImageF
     """
     path = pathlib.Path(source).expanduser()
     if path.is_dir():
-        found = folders.list_images(path, recursive=True, flag=flag)
-        folder, paths = path, [folders.relative_path(file, path) for file in found]
+        files = folders.list_images(path, recursive=True, flag=flag)
+        folder, paths = path, [folders.relative_path(file, path) for file in files]
         if not paths:
             raise errors.UserError(f"--{flag}: no images in the folder {source!r}, it holds {folders.describe(path)}")
     elif path.is_file():

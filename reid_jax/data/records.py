@@ -107,7 +107,7 @@ def load_records(data_dir: str | pathlib.Path, dataset: str) -> dict[str, Record
     if folder is None:
         raise errors.UserError(
             f"data.dir: no prepared data set {dataset!r} in {str(data_dir)!r}, which holds "
-            f"{', '.join(list_datasets(data_dir)) or 'none'}; make it with python data_prep/prepare.py "
+            f"{', '.join(list_datasets(data_dir)) or 'none'}; make it with reid prepare "
             f"--data_dir={data_dir} and --dataset={dataset} --source=..., or for images of your own "
             f"--dataset=folder --name={dataset} --source=..."
         )

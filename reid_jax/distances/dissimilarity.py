@@ -113,16 +113,18 @@ def _prepare(embeddings, stripes, camids, metric):
 def _between(samples, others, part_weight, camera_penalty, metric):
     """Returns the dissimilarities [R, C] of some samples to others, both prepared."""
     (embeddings, parts, camids), (other_embeddings, other_parts, other_camids) = samples, others
-    found = distances.prepared_distances(embeddings, other_embeddings, metric=metric)
+    dissimilarity = distances.prepared_distances(embeddings, other_embeddings, metric=metric)
     if parts:
         part_distances = (
             distances.prepared_distances(part, other, metric=metric)
             for part, other in zip(parts, other_parts, strict=True)
         )
-        found = (1 - part_weight) * found + part_weight / len(parts) * sum(part_distances)  # eq. (5), (7)
+        dissimilarity = (1 - part_weight) * dissimilarity + part_weight / len(parts) * sum(
+            part_distances
+        )  # eq. (5), (7)
     if camids is not None:
-        found += camera_penalty * (camids[:, None] == other_camids)  # eq. (6)
-    return found
+        dissimilarity += camera_penalty * (camids[:, None] == other_camids)  # eq. (6)
+    return dissimilarity
 
 
 @partial(jax.jit, static_argnames=("metric", "block_size"))
@@ -131,8 +133,8 @@ def _dissimilarities(embeddings, stripes, camids, part_weight, camera_penalty, *
 
     def tile(row, column, size):
         rows, columns = (distances.some_rows(samples, start, size) for start in (row, column))
-        found = _between(rows, columns, part_weight, camera_penalty, metric)
-        return jnp.where(distances.is_self(row - column, found.shape), 0.0, found)
+        dissimilarity = _between(rows, columns, part_weight, camera_penalty, metric)
+        return jnp.where(distances.is_self(row - column, dissimilarity.shape), 0.0, dissimilarity)
 
     return distances.by_symmetric_blocks(tile, len(embeddings), block_size)
 
@@ -142,7 +144,9 @@ def _most_similar(embeddings, stripes, camids, part_weight, camera_penalty, *, k
     samples = _prepare(embeddings, stripes, camids, metric)
 
     def block(start, size):
-        found = _between(distances.some_rows(samples, start, size), samples, part_weight, camera_penalty, metric)
-        return jax.lax.top_k(jnp.where(distances.is_self(start, found.shape), -jnp.inf, -found), k)[1]
+        dissimilarity = _between(
+            distances.some_rows(samples, start, size), samples, part_weight, camera_penalty, metric
+        )
+        return jax.lax.top_k(jnp.where(distances.is_self(start, dissimilarity.shape), -jnp.inf, -dissimilarity), k)[1]
 
     return distances.by_row_blocks(block, len(embeddings), block_size)

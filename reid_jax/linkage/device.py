@@ -22,8 +22,8 @@ class DeviceClusters:
 
     def nearest(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns the nearest other root of every root [N], the lower of equal ones, else -1; and its distance [N]."""
-        found = _nearest(self.combined, self.counts, self.is_root, self.size_penalty, linkage=self.linkage)
-        nearest, distance = (np.asarray(array) for array in found)
+        neighbors = _nearest(self.combined, self.counts, self.is_root, self.size_penalty, linkage=self.linkage)
+        nearest, distance = (np.asarray(array) for array in neighbors)
         return np.where(np.isfinite(distance), nearest, -1), distance
 
     def distances_among(self, roots: np.ndarray) -> np.ndarray:

@@ -195,9 +195,11 @@ def _find_state(loaded: Any) -> dict[str, _Tensor]:
     entries = loaded.items() if isinstance(loaded, dict) else ()
     state = {name: value for name, value in entries if isinstance(name, str) and isinstance(value, _Tensor)}
     if not state:
-        found = ", ".join(repr(name) for name, _ in list(entries)[:5]) or f"an object of type {type(loaded).__name__}"
+        contents = (
+            ", ".join(repr(name) for name, _ in list(entries)[:5]) or f"an object of type {type(loaded).__name__}"
+        )
         raise errors.UserError(
-            f"holds no tensors by name, neither directly nor under {' or '.join(_STATE_KEYS)}; it holds {found}"
+            f"holds no tensors by name, neither directly nor under {' or '.join(_STATE_KEYS)}; it holds {contents}"
         )
     return state
 

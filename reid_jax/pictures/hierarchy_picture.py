@@ -90,8 +90,8 @@ def cluster_sizes(labels: np.ndarray) -> np.ndarray:
     Returns:
         [H, N] int64.
     """
-    found = (np.unique(level, return_inverse=True, return_counts=True) for level in labels)
-    return np.stack([counts[clusters] for _, clusters, counts in found])
+    levels = (np.unique(level, return_inverse=True, return_counts=True) for level in labels)
+    return np.stack([counts[clusters] for _, clusters, counts in levels])
 
 
 class _Bar(NamedTuple):

@@ -141,14 +141,14 @@ def save_cluster_sizes(path: str | os.PathLike, sizes: Mapping[str, np.ndarray],
         UserError: as in `save_curves`.
         ValueError: sizes are not such, or there are none.
     """
-    sizes = {name: np.asarray(found) for name, found in sizes.items()}
-    for name, found in sizes.items():
-        if found.ndim != 1 or found.dtype.kind not in "iu" or np.any(found < 1):
+    sizes = {name: np.asarray(values) for name, values in sizes.items()}
+    for name, values in sizes.items():
+        if values.ndim != 1 or values.dtype.kind not in "iu" or np.any(values < 1):
             raise ValueError(
-                f"sizes must be [C] integers of at least 1, got {found} of shape {found.shape}, {found.dtype}, "
+                f"sizes must be [C] integers of at least 1, got {values} of shape {values.shape}, {values.dtype}, "
                 f"for {name!r}"
             )
-    largest = max((int(found.max()) for found in sizes.values() if len(found)), default=0)
+    largest = max((int(values.max()) for values in sizes.values() if len(values)), default=0)
     if not largest:
         raise ValueError("there are no clusters to draw the sizes of")
     lasts = np.arange(1, largest + 1)
@@ -159,13 +159,13 @@ def save_cluster_sizes(path: str | os.PathLike, sizes: Mapping[str, np.ndarray],
     styles = _styles([name for name in sizes if name != TRUE_IDENTITIES]) | {TRUE_IDENTITIES: {"color": _GREY}}
     with _saved_figure(path, (2 * _PANEL_INCHES[0], _PANEL_INCHES[1])) as figure:
         clusters, contents = figure.subplots(1, 2)
-        for number, (name, found) in enumerate(sizes.items()):
+        for number, (name, values) in enumerate(sizes.items()):
             width = 0.8 / len(sizes)
             places = np.arange(len(lasts)) + (number - (len(sizes) - 1) / 2) * width
-            bins, color = np.searchsorted(lasts, found), styles[name]["color"]
+            bins, color = np.searchsorted(lasts, values), styles[name]["color"]
             counts = np.bincount(bins, minlength=len(lasts))
-            clusters.bar(places, counts, width, color=color, label=f"{name}: {len(found):,}")
-            parts = 100 * np.bincount(bins, weights=found, minlength=len(lasts)) / max(1, found.sum())
+            clusters.bar(places, counts, width, color=color, label=f"{name}: {len(values):,}")
+            parts = 100 * np.bincount(bins, weights=values, minlength=len(lasts)) / max(1, values.sum())
             contents.bar(places, parts, width, color=color)
         clusters.set(ylabel="number of clusters", title="how many clusters have this size")
         contents.set(ylabel=f"{noun}, per cent of all", title=f"how many {noun} are in clusters of this size")
@@ -316,8 +316,8 @@ def _draw_runs(axes, label: str, runs: Sequence[np.ndarray], style: Mapping[str,
         return
     iterations = np.unique(np.concatenate([run[:, 0] for run in runs]))
     values = [np.concatenate([run[run[:, 0] == iteration, 1] for run in runs]) for iteration in iterations]
-    axes.plot(iterations, [found.mean() for found in values], marker="o", markersize=3, label=label, **style)
-    lower, upper = ([extreme(found) for found in values] for extreme in (np.min, np.max))
+    axes.plot(iterations, [seeds.mean() for seeds in values], marker="o", markersize=3, label=label, **style)
+    lower, upper = ([extreme(seeds) for seeds in values] for extreme in (np.min, np.max))
     axes.fill_between(iterations, lower, upper, color=style["color"], alpha=0.15, linewidth=0)
 
 

@@ -103,8 +103,8 @@ def default_fields(runs: Runs, *, over: str = "iteration") -> list[str]:
     """Returns what is drawn where no field is asked for: of the usual ones those that a run has, the first few."""
     records = [record for histories in runs.values() for history in histories for record in history]
     usual, most = DEFAULT_FIELDS[over]
-    found = [field for field in usual if any(is_number(record.get(field)) for record in records)]
-    return found[:most] or [usual[-1]]
+    logged = [field for field in usual if any(is_number(record.get(field)) for record in records)]
+    return logged[:most] or [usual[-1]]
 
 
 def label_of(field: str) -> str:

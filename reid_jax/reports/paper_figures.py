@@ -72,5 +72,5 @@ DIRECT_TRANSFER = (
 
 def figures_of(methods: set[str]) -> list[PaperFigure]:
     """Returns the papers' rows of some methods, direct transfer first where there are any."""
-    found = [figure for figure in PAPER_FIGURES if figure.method in methods]
-    return [*DIRECT_TRANSFER, *found] if found else []
+    figures = [figure for figure in PAPER_FIGURES if figure.method in methods]
+    return [*DIRECT_TRANSFER, *figures] if figures else []

@@ -45,8 +45,8 @@ def all_curves(groups: Mapping[str, Sequence[Run]], folder: pathlib.Path) -> Pic
     panels = {}
     for field in _CURVES:
         if any(curves.is_number(record.get(field)) for runs in histories.values() for run in runs for record in run):
-            found = curves.make_curves(histories, field)
-            panels[curves.label_of(field)] = {name: runs for name, runs in found.items() if any(map(len, runs))}
+            curves_of = curves.make_curves(histories, field)
+            panels[curves.label_of(field)] = {name: runs for name, runs in curves_of.items() if any(map(len, runs))}
     if not panels:
         return None
     file = folder / "curves.png"
@@ -97,8 +97,8 @@ def sweep_selected(table: Mapping[str, Any], folder: pathlib.Path, file: pathlib
     for row in table["rows"]:
         # The sweep's folder may have been moved, and what its table names may be anything: its own runs are read.
         places = [folder.joinpath(*pathlib.PurePath(run["folder"]).parts[-2:]) for run in row["runs"]]
-        found = [_selected_first(place) for place in places]
-        known = [share for share in found if share is not None]
+        shares = [_selected_first(place) for place in places]
+        known = [share for share in shares if share is not None]
         std = float(np.std(known, ddof=1)) if len(known) > 1 else None
         points.append((float(np.mean(known)) if known else None, std))
     text = "How many of the samples are reliable enough to be trained on in the first iteration."

@@ -239,7 +239,7 @@ def look(run: Run, *, batch_size: int, data_dir: str | None = None) -> Views:
         path = run.folder / "embeddings" / file
         if path.exists() and (kept := _kept_embeddings(path, digest, samples)) is not None:
             return kept
-        found = features.embed_samples(
+        embeddings = features.embed_samples(
             embed_step,
             variables,
             dataset.images[split],
@@ -253,9 +253,9 @@ def look(run: Run, *, batch_size: int, data_dir: str | None = None) -> Views:
         with contextlib.suppress(OSError):
             path.parent.mkdir(exist_ok=True)
             embedding_files.write_embeddings(
-                path, found, samples.names, origin=origin, pids=samples.pids, camids=samples.camids
+                path, embeddings, samples.names, origin=origin, pids=samples.pids, camids=samples.camids
             )
-        return found
+        return embeddings
 
     query = gallery = ranking = None
     if dataset.has_queries:
@@ -266,8 +266,8 @@ def look(run: Run, *, batch_size: int, data_dir: str | None = None) -> Views:
             query, gallery, *labels, metric=options.metric, ap_method=options.ap_method
         )
     mapped = choose_mapped(dataset.train_ids)
-    found = embedded(_TRAIN, samples_lib.select(dataset.samples[_TRAIN], mapped), "train_part.npz")
-    return Views(dataset, query, gallery, ranking, mapped, l2_normalize(found), config.evaluation.metric)
+    embeddings = embedded(_TRAIN, samples_lib.select(dataset.samples[_TRAIN], mapped), "train_part.npz")
+    return Views(dataset, query, gallery, ranking, mapped, l2_normalize(embeddings), config.evaluation.metric)
 
 
 def _kept_embeddings(path: pathlib.Path, digest: str, samples: samples_lib.Samples) -> np.ndarray | None:

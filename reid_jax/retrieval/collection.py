@@ -136,13 +136,13 @@ def open_collection(
         if len(opened.origin.dataset) not in (0, 3):
             raise errors.UserError(f"--{flag}: the origin in {source!r} must name a data set by folder, name and split")
         _, shape, paths, pids, camids, origin = opened
-        found = Collection(source, shape, paths, pids, camids, origin, opened)
+        collection = Collection(source, shape, paths, pids, camids, origin, opened)
         if model is not None and origin.model not in ("", model.digest):
             raise errors.UserError(
                 f"--{flag}: {source!r} is of a model with the weights {origin.model}, {model.source!r} has the weights "
                 f"{model.digest}; embed its images with that model"
             )
-        return found
+        return collection
     if model is None:
         raise errors.UserError(f"--model is needed to embed --{flag}={source}")
     files = image_folder.find_images(source, flag=flag, on_bad_image=on_bad_image)

@@ -142,13 +142,13 @@ def _cut(arrays: Iterable[np.ndarray], size: int, dim: int) -> Iterator[np.ndarr
 def _merge(best: _Best, prepared_query, rows, count, number, *, metric: str) -> tuple[_Best, jax.Array]:
     """Returns the best of those so far and of block `number`, `count` rows [B, D] before padding; and squares [B]."""
     prepared_rows = distances.prepare(rows, metric=metric)
-    found = distances.prepared_distances(prepared_query, prepared_rows, metric=metric)
-    found = jnp.where(jnp.arange(len(rows)) < count, found, jnp.inf)
+    row_distances = distances.prepared_distances(prepared_query, prepared_rows, metric=metric)
+    row_distances = jnp.where(jnp.arange(len(rows)) < count, row_distances, jnp.inf)
     # Of equal ones top_k takes the first: those so far stand before the block's, as their indices are lower, and the
     # empty places among them before the padding. With blocks that stay in the cache this one top_k costs little beside
     # the product; leaving out what cannot be among the best first made nothing faster.
     k = best.rows.shape[1]
-    negated, places = jax.lax.top_k(-jnp.concatenate([best.distances, found], axis=1), k)
+    negated, places = jax.lax.top_k(-jnp.concatenate([best.distances, row_distances], axis=1), k)
     is_new = places >= k
     kept = jnp.minimum(places, k - 1)
     blocks = jnp.where(is_new, number, jnp.take_along_axis(best.blocks, kept, axis=1))

@@ -78,7 +78,7 @@ def nearest_same_and_other(
     # One row that is not would make the distances of all others nan.
     if not np.isfinite(embeddings).all():
         raise ValueError("embeddings must be finite, got nan or infinity")
-    found = Nearest(*np.full((2, len(pids)), np.inf, np.float32))
+    nearest_of = Nearest(*np.full((2, len(pids)), np.inf, np.float32))
     for start, block in distances.distance_blocks(embeddings, embeddings, metric=metric, block_size=block_size):
         rows = np.arange(start, start + len(block))
         is_same = pids[rows, None] == pids
@@ -87,11 +87,11 @@ def nearest_same_and_other(
         is_match[rows - start, rows] = False
         # Two distractors may show one person, whom nobody labelled: their distance is no false alarm.
         is_other = ~is_same & (pids[rows, None] != identities.DISTRACTOR_PID)
-        for nearest, allowed in zip(found, (is_match, is_other)):
+        for nearest, allowed in zip(nearest_of, (is_match, is_other)):
             nearest[rows] = np.min(np.asarray(block), axis=1, where=allowed, initial=np.inf)
         if progress is not None:
             progress(len(block))
-    return found
+    return nearest_of
 
 
 def calibrate(nearest: Nearest, *, false_alarm_rate: float) -> Calibration:

@@ -127,9 +127,9 @@ def restore_variables(
     Raises:
         UserError: there is no checkpoint, it cannot be read, or it is of another model.
     """
-    found = _read_model(checkpoint, like, optional, _read_variables)
+    leaves = _read_model(checkpoint, like, optional, _read_variables)
     expected = traverse_util.flatten_dict(like, sep="/")
-    return traverse_util.unflatten_dict({name: found.get(name, leaf) for name, leaf in expected.items()}, sep="/")
+    return traverse_util.unflatten_dict({name: leaves.get(name, leaf) for name, leaf in expected.items()}, sep="/")
 
 
 def check_variables(checkpoint: str | pathlib.Path, like: dict[str, Any], *, optional: tuple[str, ...] = ()) -> None:
@@ -139,11 +139,11 @@ def check_variables(checkpoint: str | pathlib.Path, like: dict[str, Any], *, opt
 
 def digest(variables: dict[str, Any]) -> str:
     """Returns 16 hexadecimal digits that tell a model's variables from any others."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, leaf in sorted(traverse_util.flatten_dict(variables, sep="/").items()):
-        found.update(f"{name} {leaf.shape} {leaf.dtype}".encode())
-        found.update(np.asarray(leaf).tobytes())
-    return found.hexdigest()[:16]
+        digest.update(f"{name} {leaf.shape} {leaf.dtype}".encode())
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _read_model(
@@ -159,16 +159,16 @@ def _read_model(
     """
     folder, steps = find_model(checkpoint)
     variables = _read_newest(folder, steps, lambda number: read(folder / str(number)))
-    found = traverse_util.flatten_dict(variables, sep="/")
+    leaves = traverse_util.flatten_dict(variables, sep="/")
     for name, leaf in traverse_util.flatten_dict(like, sep="/").items():
-        if name in found and found[name].shape == leaf.shape:
+        if name in leaves and leaves[name].shape == leaf.shape:
             continue
-        there = found.pop(name).shape if name in found else "absent"
+        there = leaves.pop(name).shape if name in leaves else "absent"
         if name.split("/")[1] not in optional:  # params/head/...
             raise errors.UserError(
                 f"checkpoint {str(checkpoint)!r} is of another model: {name} is {there} there, {leaf.shape} in this one"
             )
-    return found
+    return leaves
 
 
 def find_model(checkpoint: str | pathlib.Path) -> tuple[pathlib.Path, list[int]]:

@@ -24,7 +24,7 @@ def find_folders(folders: Sequence[str], *, flag: str = "runs") -> dict[str, lis
     Raises:
         UserError: a folder has no runs or is given twice.
     """
-    found: dict[tuple[str, str], list[pathlib.Path]] = {}
+    places_of: dict[tuple[str, str], list[pathlib.Path]] = {}
     if len({pathlib.Path(folder).resolve() for folder in folders}) < len(folders):
         raise errors.UserError(f"--{flag}: a folder is given twice: {', '.join(folders)}")
     for folder in map(pathlib.Path, folders):
@@ -39,10 +39,10 @@ def find_folders(folders: Sequence[str], *, flag: str = "runs") -> dict[str, lis
             row = path.parent.relative_to(folder)
             parts = [part for part in row.parts if not part.startswith("seed_")]
             name = " ".join([folder.resolve().name] * (len(folders) > 1 or not parts) + parts)
-            found.setdefault((name, " ".join([str(folder), *parts])), []).append(path.parent)
-    short = [name for name, _ in found]
+            places_of.setdefault((name, " ".join([str(folder), *parts])), []).append(path.parent)
+    short = [name for name, _ in places_of]
     # Folders of the same name at different places are told apart by their paths.
-    return {name if short.count(name) == 1 else path: places for (name, path), places in found.items()}
+    return {name if short.count(name) == 1 else path: places for (name, path), places in places_of.items()}
 
 
 def read_records(path: pathlib.Path, *, flag: str = "runs") -> list[dict[str, Any]]:

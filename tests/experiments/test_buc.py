@@ -9,7 +9,6 @@ import optax
 import pytest
 import tiny_runs
 from tiny_data import SHARED_DATA
-from tiny_runs import finish
 
 from reid_jax import errors, pseudo_labels
 from reid_jax.data_prep import prepare
@@ -108,10 +107,9 @@ def test_cifar10_by_its_config_on_generated_images(tmp_path):
         "train.batch_size": 10,
         "evaluation.batch_size": 16,
     }
-    process = tiny_runs.start("buc", tmp_path / "data", tmp_path / "run", fields, dataset="cifar10")
-    status, _, errors = finish(process)
-    assert status == 0, errors
-    last = json.loads((tmp_path / "run" / "result.json").read_text())["last"]
+    config = buc_config.get_config("cifar10")
+    config.update_from_flattened_dict(fields | {"data.dir": str(tmp_path / "data"), "num_devices": 1})
+    last = buc.run_buc(config, tmp_path / "run")["last"]
     assert last["queries_ranked"] == 10 and last["num_clusters"] == 48
     assert last["rank1"] >= 0.5
 

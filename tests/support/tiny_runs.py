@@ -1,6 +1,7 @@
 """Runs the scripts of experiments/ as a user would, on the tiny data sets of tiny_data.py."""
 
 import contextlib
+import gc
 import io
 import json
 import os
@@ -97,6 +98,31 @@ def run_killed_at(moments, start_run):
         finish(process)
     status, _, errors = finish(start_run())
     assert status == 0, errors
+
+
+def interrupt(run_method, monkeypatch):
+    """Runs a method in this process until its first checkpoint within an iteration is written."""
+    from reid_jax.runs import checkpoints
+
+    class InterruptedRunError(BaseException):
+        pass
+
+    save_last = checkpoints.Checkpoints.save_last
+
+    def save_and_stop(self, state, progress):
+        save_last(self, state, progress)
+        if progress["epoch"]:
+            self.close()
+            raise InterruptedRunError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Checkpoints, "save_last", save_and_stop)
+        try:
+            run_method()
+        except InterruptedRunError:
+            gc.collect()  # the run directory's lock goes with the run
+            return
+    raise AssertionError("no checkpoint within an iteration")
 
 
 def metrics(workdir):
