@@ -107,16 +107,16 @@ def _define_flags() -> None:
 
 
 def _main() -> None:
-    given = flags.FLAGS
+    args = flags.FLAGS
     for required in ("source", "output"):
-        if not given[required].value:
+        if not args[required].value:
             raise errors.UserError(f"--{required}: it must be given")
-    source, output = pathlib.Path(given.source).expanduser(), pathlib.Path(given.output).expanduser()
+    source, output = pathlib.Path(args.source).expanduser(), pathlib.Path(args.output).expanduser()
     if not source.is_dir():
         raise errors.UserError(f"--source: there is no folder {str(source)!r}")
     if output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise errors.UserError(f"--output: {str(output)!r} must end in .png or .jpg")
-    contact_sheet(folders.list_images(source, recursive=True), rows=given.rows, columns=given.columns).save(output)
+    contact_sheet(folders.list_images(source, recursive=True), rows=args.rows, columns=args.columns).save(output)
 
 
 if __name__ == "__main__":

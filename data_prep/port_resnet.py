@@ -63,11 +63,11 @@ def _define_flags() -> None:
 
 
 def _main() -> None:
-    given = flags.FLAGS
+    args = flags.FLAGS
     for required in ("source", "architecture", "output"):
-        if not given[required].value:
+        if not args[required].value:
             raise errors.UserError(f"--{required}: it must be given")
-    port_resnet(given.source, given.architecture, given.output)
+    port_resnet(args.source, args.architecture, args.output)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import pathlib
 import re
 import sys
 from collections import Counter
+from collections.abc import Callable
 
 from absl import flags
 
@@ -193,42 +194,52 @@ def _report(message: str, target: pathlib.Path) -> None:
 
 
 def _define_flags() -> None:
+    program.group("Input and output")
     flags.DEFINE_string("dataset", None, f"Which data set: {', '.join(catalog.DATASETS)}.")
     flags.DEFINE_string("source", None, "The raw data set's folder, zip or tar archive.")
     flags.DEFINE_string("data_dir", "data", "Where prepared data sets are.")
     flags.DEFINE_string("name", None, "The prepared data set's name; the data set's own without it.")
     flags.DEFINE_string("on_bad_image", "fail", "fail or skip: what to do with images that cannot be decoded.")
     flags.DEFINE_bool("overwrite", False, "Replace a data set of that name which was prepared before.")
+    program.group("Folders of images")
     flags.DEFINE_string("csv", None, "folder: a CSV index of the images; index.csv in the source without it.")
     flags.DEFINE_string("camid_from", None, "folder: a regular expression whose group is the camera in a path.")
     flags.DEFINE_bool("tracklets", None, "folder: every innermost folder is a tracklet, its images the frames.")
+    program.group("Synthetic data sets")
     made = {
         "synthetic": write_synthetic,
         "synthetic_video": write_synthetic_video,
         "synthetic_source": functools.partial(write_synthetic, **synthetic.SOURCE_DEFAULTS),
     }
     for option in dict.fromkeys(synthetic.OPTIONS + synthetic.VIDEO_OPTIONS):
-        defaults = ", ".join(
-            f"{name} ({inspect.signature(write).parameters[option].default} if not given)"
-            for name, write in made.items()
-            if option in catalog.DATASETS[name].options
+        writers = {name: write for name, write in made.items() if option in catalog.DATASETS[name].options}
+        defaults = (
+            f"{inspect.signature(write).parameters[option].default} of {name}" for name, write in writers.items()
         )
-        flags.DEFINE_integer(option, None, f"{defaults}: as in data_prep.synthetic's write_ functions.")
+        meaning = _argument_text(next(iter(writers.values())), option)
+        flags.DEFINE_integer(option, None, f"{meaning} (default: {', '.join(defaults)})")
+
+
+def _argument_text(function: Callable, name: str) -> str:
+    """What a function's docstring says of an argument."""
+    text = inspect.getdoc(function) or ""
+    match = re.search(rf"^    {name}: (.+?)(?=^    \w+: |^\S|\Z)", text, re.MULTILINE | re.DOTALL)
+    return " ".join(match[1].split()) if match else ""
 
 
 def _main() -> None:
-    given = flags.FLAGS
+    args = flags.FLAGS
     for required in ("dataset", "data_dir"):
-        if not given[required].value:
+        if not args[required].value:
             raise errors.UserError(f"--{required}: it must be given")
     prepare(
-        given.dataset,
-        source=given.source,
-        data_dir=given.data_dir,
-        name=given.name,
-        on_bad_image=given.on_bad_image,
-        overwrite=given.overwrite,
-        **{option: given[option].value for option in _READER_OPTIONS},
+        args.dataset,
+        source=args.source,
+        data_dir=args.data_dir,
+        name=args.name,
+        on_bad_image=args.on_bad_image,
+        overwrite=args.overwrite,
+        **{option: args[option].value for option in _READER_OPTIONS},
     )
 
 

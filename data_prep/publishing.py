@@ -88,7 +88,7 @@ def is_finished(data_dir: pathlib.Path, name: str, request: Request, *, overwrit
     if manifest is None:
         # Perhaps the raw data: not even --overwrite may remove it.
         raise errors.UserError(
-            f"--name: {str(data_dir / name)!r} exists and was not made by prepare.py; give another --name or --data_dir"
+            f"--name: {str(data_dir / name)!r} exists and was not made by reid prepare; give another --name or --data_dir"
         )
     if overwrite:
         return False

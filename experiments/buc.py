@@ -24,6 +24,7 @@ def merges_per_stage(config: ConfigDict, num_samples: int) -> int:
     Raises:
         UserError: no unions, or no clusters left.
     """
+    # Algorithm 1, line 3 rounds up; the text (sec. 3.2) does not, nor does the reference code.
     num_merges = int(config.cluster.merge_percent * num_samples)
     num_stages = config.train.num_iterations
     if num_merges < 1 or num_samples - (num_stages - 1) * num_merges < 2:
@@ -36,7 +37,7 @@ def merges_per_stage(config: ConfigDict, num_samples: int) -> int:
 
 
 def check(config: ConfigDict, data: TrainingData) -> None:
-    """Checks the fields that the data's size bounds, and those that a centroid's distance has no place for.
+    """Checks the fields that depend on the number of samples, and that centroid linkage has no other terms.
 
     Raises:
         UserError: one breaks its rule.
@@ -54,7 +55,7 @@ def check(config: ConfigDict, data: TrainingData) -> None:
 
 
 def run_buc(config: ConfigDict, workdir: str) -> dict[str, Any]:
-    """Runs Algorithm 1, or the rest of it where the run directory holds a part, and returns the result."""
+    """Runs Algorithm 1, from the run directory's last checkpoint if there is one, and returns the result."""
     session = open_session(
         config,
         workdir,
@@ -66,7 +67,7 @@ def run_buc(config: ConfigDict, workdir: str) -> dict[str, Any]:
     run, samples, cluster = session.run, session.data.samples, config.cluster
     state = stages.start(session)
 
-    while not run.is_over():  # Algorithm 1, line 4
+    while not run.is_over():  # Algorithm 1, line 4; stages end earlier where mAP falls (sec. 3.2)
         if run.epoch == 0:  # else the run was interrupted while training, and this stage's labels are kept
             labels, metrics = np.arange(len(samples), dtype=np.int32), {}  # lines 1, 2
             if run.iteration > 1:

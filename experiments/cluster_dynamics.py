@@ -19,7 +19,7 @@ from reid_jax.runs.session import open_session
 
 
 def run_cluster_dynamics(config: ConfigDict, workdir: str) -> dict[str, Any]:
-    """Runs HCD, or the rest of it where the run directory holds a part, and returns the result."""
+    """Runs HCD, from the run directory's last checkpoint if there is one, and returns the result."""
     session = open_session(
         config,
         workdir,

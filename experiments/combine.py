@@ -3,8 +3,8 @@
     python experiments/combine.py --config.labels.method=hct --config.loss.kind=cluster
     python experiments/combine.py --config=combine:market1501 --config.labels.method=dbscan --config.loss.kind=triplet
 
-Labels of cluster_dynamics change with every step, so only losses without weights of a class's own take them: triplet and
-unified. The papers' own pairs are the scripts hct, buc, pul, cluster_dynamics and dbscan.
+Labels of cluster_dynamics change with every step, so only losses without
+per-class weights can use them: triplet and unified. The papers' own pairs are the scripts hct, buc, pul, cluster_dynamics and dbscan.
 """
 
 from typing import Any
@@ -18,16 +18,23 @@ from reid_jax import errors, memory, pseudo_labels, sampling
 from reid_jax.cli import command_line
 from reid_jax.embeddings import Features, l2_normalize
 from reid_jax.experiments import buc, hct
-from reid_jax.label_metrics import clustered_metrics, level_metrics
+from reid_jax.label_metrics import clustered_metrics, level_metrics, selected_metrics
 from reid_jax.pseudo_labels import PseudoLabels
 from reid_jax.runs import objectives, online
 from reid_jax.runs.dataset import TrainingData
 from reid_jax.runs.objectives import Objective
-from reid_jax.runs.session import Session, open_session
+from reid_jax.runs.session import CLASSIFIER_STREAM, LABEL_STREAM, Session, open_session
 from reid_jax.training.train_step import TrainState
 
 _ONLINE = "cluster_dynamics"
-_CLUSTER_STREAM, _CLASSIFIER_STREAM = 2, 3  # of the run's key
+# What a labeller computes of its labels that tells when to stop.
+_SIGNALS = {
+    "hct": ("agreement", "silhouette"),
+    "buc": ("agreement", "silhouette"),
+    "kmeans": ("agreement", "selected"),
+    "dbscan": ("agreement",),
+    _ONLINE: ("agreement",),
+}
 
 
 def check(config: ConfigDict, data: TrainingData) -> None:
@@ -42,7 +49,7 @@ def check(config: ConfigDict, data: TrainingData) -> None:
             f"loss.kind must be triplet or unified with labels.method = {_ONLINE!r}, whose classes change at every step, "
             f"got {loss!r}"
         )
-    online.check_batch(config, data)
+    online.check_batch(config, data, signals=_SIGNALS[labeller])
     if labeller == "hct":
         hct.merges_per_step(config, num_samples)
     elif labeller == "buc":
@@ -99,8 +106,8 @@ def find_labels(session: Session, features: np.ndarray) -> PseudoLabels:
                 size_penalty=cluster.size_penalty,
             )
         case "kmeans":
-            return pseudo_labels.reliable_kmeans_labels(
-                jax.random.fold_in(session.key(_CLUSTER_STREAM), run.iteration),
+            labels, metrics = pseudo_labels.reliable_kmeans_labels(
+                jax.random.fold_in(session.key(LABEL_STREAM), run.iteration),
                 features,
                 num_clusters=cluster.num_clusters,
                 max_iterations=cluster.max_iterations,
@@ -110,13 +117,14 @@ def find_labels(session: Session, features: np.ndarray) -> PseudoLabels:
                 compared=config.selection.compared,
                 mesh=session.mesh,
             )
+            return PseudoLabels(labels, metrics | {"selected": float((labels >= 0).mean())})
         case _:
             options = {name: cluster[name] for name in ("eps", "min_samples", "k1", "k2")}
             return pseudo_labels.dbscan_labels(l2_normalize(features), **options)
 
 
 def initial_memory(session: Session, state: TrainState) -> Any:
-    """Returns what the loss remembers before the first iteration; of most only the shapes count."""
+    """Returns what the loss remembers before the first iteration, which replaces most of it: the shapes matter."""
     config, num_samples = session.config, len(session.data.samples)
     if config.labels.method == _ONLINE:
         return online.initial_memory(session, state)
@@ -139,7 +147,7 @@ def start_iteration(session: Session, state: TrainState, features: np.ndarray, l
         case "triplet":
             return state
         case "classifier":
-            key = jax.random.fold_in(session.key(_CLASSIFIER_STREAM), session.run.iteration)
+            key = jax.random.fold_in(session.key(CLASSIFIER_STREAM), session.run.iteration)
             state = objectives.restart_classifier(state, state.variables, key, optimizer, mesh)
             return session.with_memory(state, jnp.int32(num_classes))
         case "repelled":
@@ -187,10 +195,10 @@ def check_labels(config: ConfigDict, labels: np.ndarray) -> None:
 
 
 def run_offline(session: Session, state: TrainState) -> None:
-    """Labels all samples, trains on the labels, and again."""
+    """Alternates between labelling all samples and training on the labels."""
     config, run = session.config, session.run
     while not run.is_over():
-        if run.epoch == 0:  # else the run was interrupted while training, and this iteration's labels are kept
+        if run.epoch == 0:  # else resumed inside an iteration, whose labels are kept
             features = session.embed(state).embeddings
             with run.phase("cluster"):
                 labels, metrics = find_labels(session, features)
@@ -200,7 +208,8 @@ def run_offline(session: Session, state: TrainState) -> None:
         labels, metrics = run.load_pseudo_labels()
         targets = {"labels": labels, "indices": np.arange(len(labels))}
         state = session.train_epochs(state, draw_epochs(session, labels), targets)
-        metrics = clustered_metrics(labels, run.previous_pseudo_labels(), session.dataset.train_ids) | metrics
+        measure = selected_metrics if config.labels.method == "kmeans" else clustered_metrics
+        metrics = measure(labels, run.previous_pseudo_labels(), session.dataset.train_ids) | metrics
         session.end_iteration(state, metrics)
 
 
@@ -222,7 +231,7 @@ def run_online(session: Session, state: TrainState) -> None:
 
 
 def run_combine(config: ConfigDict, workdir: str) -> dict[str, Any]:
-    """Runs the combination, or the rest of it where the run directory holds a part, and returns the result."""
+    """Runs the combination, from the run directory's last checkpoint if there is one, and returns the result."""
     session = open_session(
         config,
         workdir,

@@ -20,28 +20,30 @@ from reid_jax.reports import curves
 
 def main() -> None:
     """Draws as the flags say."""
-    given = flags.FLAGS
+    args = flags.FLAGS
     program.require("runs", "output")
-    program.check_folder_of(given.output)
-    runs, over = curves.find_runs(given.runs), given.over
+    program.check_folder_of(args.output)
+    runs, over = curves.find_runs(args.runs), args.over
     if over == "level":
         runs = curves.by_level(runs)
     panels = {}
-    for field in given.fields or curves.default_fields(runs, over=over):
+    for field in args.fields or curves.default_fields(runs, over=over):
         panels[curves.label_of(field)] = curves.make_curves(runs, field, over=over)
     try:
-        plots.save_curves(given.output, panels, over=over, from_zero=over == "level")
+        plots.save_curves(args.output, panels, over=over, from_zero=over == "level")
     except errors.UserError as error:
         raise errors.UserError(f"--output: {error}") from error
     drawn = [name for name in runs if any(len(run) for panel in panels.values() for run in panel[name])]
-    print(f"curves of {', '.join(drawn)}: {os.fspath(given.output)}", flush=True)
+    print(f"curves of {', '.join(drawn)}: {os.fspath(args.output)}", flush=True)
     for name in runs.keys() - drawn:
         print(f"not drawn, it has none of these fields: {name}", flush=True)
 
 
 def define_flags() -> None:
     """Defines the command line."""
+    program.group("Input")
     flags.DEFINE_list("runs", [], "Run directories or folders of sweeps, separated by commas.")
+    program.group("Picture")
     flags.DEFINE_enum(
         "over",
         "iteration",

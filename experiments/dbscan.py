@@ -48,7 +48,7 @@ def empty_memory(session: Session, state: TrainState) -> ClassMemory:
 
 
 def run_dbscan(config: ConfigDict, workdir: str) -> dict[str, Any]:
-    """Runs a baseline, or the rest of it where the run directory holds a part, and returns the result."""
+    """Runs a baseline, from the run directory's last checkpoint if there is one, and returns the result."""
     session = open_session(config, workdir, method="dbscan", check=check, objective=make_objective, joins_source=True)
     run, data = session.run, session.data
     state = session.start(lambda state: empty_memory(session, state))

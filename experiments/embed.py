@@ -3,7 +3,7 @@
     python experiments/embed.py --model=runs/shop --source=/path/to/crops --output=crops.npz
     python experiments/embed.py --model=shop.zip --dataset=market1501 --split=gallery --data_dir=data --output=gallery.npz
 
-The model is a run directory or a file of export.py. The .npz holds `embeddings` [N, D] float32 of length 1, so that
+The model is a run directory, a model folder or a .zip of export. The .npz holds `embeddings` [N, D] float32 of length 1, so that
 their dot product is the cosine similarity, `paths` [N], `pids` and `camids` [N] (-1 where not known), and `origin`,
 JSON that says what made it; plain numpy.load reads it.
 """
@@ -20,7 +20,6 @@ from reid_jax import errors
 from reid_jax.cli import program, shared_flags
 from reid_jax.data import image_folder
 from reid_jax.data_prep import made
-from reid_jax.inference import trained_model
 from reid_jax.retrieval import embedding_files
 from reid_jax.retrieval.embedding_files import Origin
 from reid_jax.runs import base_config
@@ -37,51 +36,51 @@ class Embedded(NamedTuple):
     origin: Origin
 
 
-def embed_folder(given: flags.FlagValues) -> Embedded:
+def embed_folder(args: flags.FlagValues) -> Embedded:
     """Embeds the images of --source."""
-    files = image_folder.find_images(given.source, flag="source", on_bad_image=given.on_bad_image)
-    model = trained_model.load(given.model, batch_size=given.batch_size)
-    embeddings = model.embed_files(files, batch_size=given.batch_size, description=f"embedding {files.name}")
-    pids = image_folder.person_numbers(files.paths) if given.people_in_folders else None
+    files = image_folder.find_images(args.source, flag="source", on_bad_image=args.on_bad_image)
+    model = shared_flags.load_model(args)
+    embeddings = model.embed_files(files, batch_size=args.batch_size, description=f"embedding {files.name}")
+    pids = image_folder.person_numbers(files.paths) if args.people_in_folders else None
     origin = Origin(model.digest, model.height, model.width, folder=str(files.folder.resolve()))
     return Embedded(embeddings, files.paths, pids, None, origin)
 
 
-def embed_dataset(given: flags.FlagValues) -> Embedded:
+def embed_dataset(args: flags.FlagValues) -> Embedded:
     """Embeds a split of --dataset."""
-    model = trained_model.load(given.model, batch_size=given.batch_size)
+    model = shared_flags.load_model(args)
     data = base_config.base_config("folder").data
     data.update(
-        dataset=given.dataset,
-        dir=given.data_dir or data.dir,
+        dataset=args.dataset,
+        dir=args.data_dir or data.dir,
         height=model.height,
         width=model.width,
-        tracklets=given.tracklets,
+        tracklets=args.tracklets,
     )
-    made.prepare_if_made(given.dataset, data.dir)
-    dataset = dataset_lib.load_dataset(data, splits=(given.split,))
-    samples = dataset.samples[given.split]
-    images = dataset_lib.with_images(dataset, data).images[given.split]
+    made.prepare_if_made(args.dataset, data.dir)
+    dataset = dataset_lib.load_dataset(data, splits=(args.split,))
+    samples = dataset.samples[args.split]
+    images = dataset_lib.with_images(dataset, data).images[args.split]
     embeddings = model.embed_samples(
-        images, samples, batch_size=given.batch_size, description=f"embedding {given.dataset}/{given.split}"
+        images, samples, batch_size=args.batch_size, description=f"embedding {args.dataset}/{args.split}"
     )
-    place = (os.path.abspath(data.dir), given.dataset, given.split)
+    place = (os.path.abspath(data.dir), args.dataset, args.split)
     origin = Origin(model.digest, model.height, model.width, dataset=place)
     return Embedded(embeddings, samples.names, samples.pids, samples.camids, origin)
 
 
 def main() -> None:
     """Embeds as the flags say."""
-    given = flags.FLAGS
+    args = flags.FLAGS
     program.require("model", "output")
-    if bool(given.source) == bool(given.dataset):
+    if bool(args.source) == bool(args.dataset):
         raise errors.UserError("one of --source (a folder or an image) and --dataset (a prepared data set) is needed")
-    check_output(given.output)
+    check_output(args.output)
     start = time.monotonic()
-    embeddings, paths, pids, camids, origin = embed_folder(given) if given.source else embed_dataset(given)
-    embedding_files.write_embeddings(given.output, embeddings, paths, origin=origin, pids=pids, camids=camids)
+    embeddings, paths, pids, camids, origin = embed_folder(args) if args.source else embed_dataset(args)
+    embedding_files.write_embeddings(args.output, embeddings, paths, origin=origin, pids=pids, camids=camids)
     seconds = time.monotonic() - start
-    print(f"{len(paths):,} embeddings of {embeddings.shape[1]} numbers in {seconds:.1f} s: {given.output}", flush=True)
+    print(f"{len(paths):,} embeddings of {embeddings.shape[1]} numbers in {seconds:.1f} s: {args.output}", flush=True)
 
 
 def check_output(output: str) -> None:
@@ -105,6 +104,7 @@ def define_flags() -> None:
     flags.DEFINE_enum("split", "gallery", ["train", "query", "gallery"], "Of the prepared data set.")
     flags.DEFINE_string("data_dir", None, "Where it was prepared; the folder data if not given.")
     flags.DEFINE_bool("tracklets", False, "A vector for each tracklet of the data set, the mean over its frames.")
+    program.group("Output")
     flags.DEFINE_string("output", None, "The .npz to write.")
     shared_flags.define_embedding()
 

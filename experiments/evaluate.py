@@ -14,41 +14,42 @@ from reid_jax.runs import config_rules, evaluation, logs, results
 from reid_jax.runs import dataset as dataset_lib
 
 
-def data_config(given: flags.FlagValues, own: ConfigDict) -> ConfigDict:
+def data_config(args: flags.FlagValues, own: ConfigDict) -> ConfigDict:
     """Returns what is ranked: the model's own data section, changed as the flags say.
 
     Raises:
         UserError: a field breaks its rule.
     """
     data = own.copy_and_resolve_references()
-    data.dataset = given.dataset or data.dataset
-    data.dir = given.data_dir or data.dir
-    data.cache_dir = given.cache_dir or data.cache_dir
-    if given.tracklets is not None:
-        data.tracklets = given.tracklets
+    data.dataset = args.dataset or data.dataset
+    data.dir = args.data_dir or data.dir
+    data.cache_dir = args.cache_dir or data.cache_dir
+    if args.tracklets is not None:
+        data.tracklets = args.tracklets
     config_rules.check_config(ConfigDict({"data": data}))
     return data
 
 
 def main() -> None:
     """Evaluates as the flags say."""
-    given = flags.FLAGS
+    args = flags.FLAGS
     program.require("model")
-    model, variables, config = trained_model.load_network(given.model)
-    data = data_config(given, config.data)
+    with errors.prefixed("--model: "):
+        model, variables, config = trained_model.load_network(args.model)
+    data = data_config(args, config.data)
     mesh = sharding.make_mesh()
-    sharding.check_batch_size(mesh, given.batch_size)
+    sharding.check_batch_size(mesh, args.batch_size)
     made.prepare_if_made(data.dataset, data.dir)
     dataset = dataset_lib.load_dataset(data, splits=("query", "gallery"))
     if not dataset.has_queries:
         raise errors.UserError(f"dataset: {data.dataset!r} has no query and gallery splits to be scored on")
     dataset = dataset_lib.with_images(dataset, data)
-    options = ConfigDict({"batch_size": given.batch_size, "metric": given.metric, "ap_method": given.ap_method})
+    options = ConfigDict({"batch_size": args.batch_size, "metric": args.metric, "ap_method": args.ap_method})
     embed_step = features.make_embed_step(model, mesh)
     scores = evaluation.evaluate_model(options, embed_step, variables, dataset=dataset, mesh=mesh)
     print(results.score_table({data.dataset: scores}))
-    if given.output:
-        logs.write_json(given.output, {"model": given.model, "dataset": data.dataset, **options.to_dict(), **scores})
+    if args.output:
+        logs.write_json(args.output, {"model": args.model, "dataset": data.dataset, **options.to_dict(), **scores})
 
 
 def define_flags() -> None:
@@ -59,9 +60,11 @@ def define_flags() -> None:
     flags.DEFINE_string("data_dir", None, "Where it was prepared; the run's own if not given.")
     flags.DEFINE_string("cache_dir", None, "Where decoded images are kept; the folder cache in data_dir if not given.")
     flags.DEFINE_bool("tracklets", None, "Rank tracklets, not images; as in the run if not given.")
+    program.group("Scores")
     flags.DEFINE_integer("batch_size", 256, "Images embedded at a time.", lower_bound=1)
     flags.DEFINE_enum("metric", "cosine", ["cosine", "euclidean", "sqeuclidean"], "Distance to rank by.")
     flags.DEFINE_enum("ap_method", "step", ["step", "trapezoid"], "How average precision is computed.")
+    program.group("Output")
     flags.DEFINE_string("output", None, "JSON file to write the scores to.")
 
 

@@ -1,12 +1,12 @@
 """Exports a run's model: as one file that serves without this code, on CPU, GPU or TPU, or as a model folder.
 
     python experiments/export.py --model=runs/shop --output=shop.zip
-    python experiments/export.py --model=runs/shop --output=shop.onnx        # needs pip install -e .[onnx]
+    python experiments/export.py --model=runs/shop --output=shop.onnx        # needs the extra [onnx]
     python experiments/export.py --model=runs/shop --output=models/shop      # model.json and weights.safetensors
 
 The .zip holds StableHLO that jax.export.deserialize loads, with the weights and all that is done to an image: it takes
-uint8 images of any number and size and returns embeddings of length 1; README.txt inside says how to call it. embed.py,
-search.py and group.py take the .zip as a model. The .onnx is for ONNX runtimes: its images have the model's own size.
+uint8 images of any number and size and returns embeddings of length 1; README.txt inside says how to call it. embed,
+search and group take the .zip as a model. The .onnx is for ONNX runtimes: its images have the model's own size.
 Before a file is there, what it computes has been compared with the run's model.
 """
 
@@ -49,7 +49,8 @@ def export_model(source: str, output: str) -> tuple[float, float | None]:
         UserError: there is no model, or a package is missing.
         RuntimeError: the file computes something else; it is not kept.
     """
-    model, variables, config = trained_model.load_network(source)
+    with errors.prefixed("--model: "):
+        model, variables, config = trained_model.load_network(source)
     height, width = config.data.height, config.data.width
     function = exported.embedding_function(model, variables, height=height, width=width)
     result = jax.eval_shape(function, jax.ShapeDtypeStruct((1, height, width, 3), np.uint8))
@@ -108,33 +109,38 @@ def export_folder(source: str, output: str) -> model_folder.ModelInfo:
     Raises:
         UserError: there is no model, or the folder holds something else.
     """
-    model, variables, config = trained_model.load_network(source)
+    with errors.prefixed("--model: "):
+        model, variables, config = trained_model.load_network(source)
     image = jax.ShapeDtypeStruct((1, config.data.height, config.data.width, 3), np.float32)
     dim = jax.eval_shape(lambda image: model.apply(variables, image, train=False), image).embeddings.shape[1]
-    return model_folder.write_model(output, variables, config, dim=dim, method=config.get("method", ""))
+    with errors.prefixed("--output: "):
+        return model_folder.write_model(output, variables, config, dim=dim, method=config.get("method", ""))
 
 
 def main() -> None:
     """Exports as the flags say."""
-    given = flags.FLAGS
+    args = flags.FLAGS
     program.require("model", "output")
-    output = pathlib.Path(given.output)
+    output = pathlib.Path(args.output)
     if output.suffix not in ("", *_SUFFIXES) or (output.suffix and output.is_dir()):
         raise errors.UserError(
-            f"--output: {given.output!r} must be a file that ends in .zip or .onnx, or a folder without such an ending"
+            f"--output: {args.output!r} must be a file that ends in .zip or .onnx, or a folder without such an ending"
         )
-    program.check_folder_of(given.output)
-    if not pathlib.Path(given.model).is_dir():
-        raise errors.UserError(f"--model: there is no run directory and no model folder {given.model!r}")
+    program.check_folder_of(args.output)
+    with errors.prefixed("--model: "):
+        source = trained_model.find_model(args.model)
+    if not source.is_dir():
+        raise errors.UserError(f"--model: there is no run directory and no model folder {args.model!r}")
     if not output.suffix:
-        info = export_folder(given.model, given.output)
-        print(f"{given.output}: embeddings of {info.dim} numbers of {info.height}x{info.width} images", flush=True)
+        info = export_folder(args.model, args.output)
+        print(f"{args.output}: embeddings of {info.dim} numbers of {info.height}x{info.width} images", flush=True)
         return
     if output.suffix == ".onnx":
-        onnx_export.check_installed()
-    difference, resized = export_model(given.model, given.output)
+        with errors.prefixed("--output: "):
+            onnx_export.check_installed()
+    difference, resized = export_model(args.model, args.output)
     text = (
-        f"{given.output}: {output.stat().st_size / 2**20:.1f} MiB, differs from the model by at most {difference:.1e} "
+        f"{args.output}: {output.stat().st_size / 2**20:.1f} MiB, differs from the model by at most {difference:.1e} "
     )
     text += "in a number of an embedding"
     if resized is not None:
@@ -145,6 +151,7 @@ def main() -> None:
 def define_flags() -> None:
     """Defines the command line."""
     shared_flags.define_model()
+    program.group("Output")
     flags.DEFINE_string("output", None, "The file to write, .zip or .onnx, or the folder.")
 
 

@@ -21,13 +21,11 @@ from absl import flags
 from reid_jax import errors
 from reid_jax.cli import program, shared_flags
 from reid_jax.embeddings import l2_normalize
-from reid_jax.inference import trained_model
 from reid_jax.retrieval import group_folders, groups
 from reid_jax.retrieval.collection import Collection, open_collection
 from reid_jax.runs import memory_limits
 
-_PEOPLE = "people"  # apart from the other files: it is a folder of people, as search.py and prepare.py read it
-_FEWEST = 3  # images
+_PEOPLE = "people"  # apart from the other files: it is a folder of people, as search and prepare read it
 
 
 def check_output(output: str, source: str) -> pathlib.Path:
@@ -45,23 +43,20 @@ def check_output(output: str, source: str) -> pathlib.Path:
     return path
 
 
-def find_people(images: Collection, embeddings: np.ndarray, given: flags.FlagValues) -> np.ndarray:
+def find_people(images: Collection, embeddings: np.ndarray, args: flags.FlagValues) -> np.ndarray:
     """Groups the images as the flags say, and says on standard output how.
 
     Raises:
         UserError: there are fewer images than groups asked for, or too many for all pairs' distances.
     """
-    k1 = given.k1 or groups.choose_k1(len(images))
+    k1 = groups.choose_k1(len(images)) if args.k1 is None else args.k1
     print(
         f"looking at the {min(k1, len(images) - 1)} nearest images of each (--k1: about as many as there are of a person)"
     )
-    if given.num_groups is not None:
-        if not 1 <= given.num_groups < len(images):
-            raise errors.UserError(
-                f"--num_groups must be in 1..{len(images) - 1}, less than the number of images, got {given.num_groups}"
-            )
+    if args.num_groups is not None:
         memory_limits.check_distance_matrix(len(images))
-    return groups.group(embeddings, eps=given.eps, min_samples=given.min_samples, k1=k1, num_groups=given.num_groups)
+    with errors.prefixed("--", ValueError):
+        return groups.group(embeddings, eps=args.eps, min_samples=args.min_samples, k1=k1, num_groups=args.num_groups)
 
 
 def write_groups(
@@ -83,33 +78,37 @@ def write_groups(
 
 def main() -> None:
     """Groups as the flags say."""
-    given = flags.FLAGS
+    args = flags.FLAGS
     program.require("source", "output")
-    output = check_output(given.output, given.source)
-    model = trained_model.load(given.model, batch_size=given.batch_size) if given.model else None
+    output = check_output(args.output, args.source)
+    model = shared_flags.load_model(args) if args.model else None
     images = open_collection(
-        given.source, flag="source", model=model, batch_size=given.batch_size, on_bad_image=given.on_bad_image
+        args.source, flag="source", model=model, batch_size=args.batch_size, on_bad_image=args.on_bad_image
     )
-    if len(images) < _FEWEST:
-        raise errors.UserError(f"--source: there must be at least {_FEWEST} images to group, got {len(images)}")
+    if len(images) < groups.MIN_IMAGES:
+        raise errors.UserError(
+            f"--source: there must be at least {groups.MIN_IMAGES} images to group, got {len(images)}"
+        )
     embeddings = l2_normalize(images.embeddings())  # those of an .npz may have any length
-    labels = find_people(images, embeddings, given)
+    labels = find_people(images, embeddings, args)
     print(group_folders.describe(images, labels), flush=True)
     from_centre = groups.centre_distances(embeddings, labels)
-    missing = write_groups(images, labels, from_centre, output, copies=given.copies)
+    missing = write_groups(images, labels, from_centre, output, copies=args.copies)
     if missing:
         print(f"{missing} images are no longer where they were and could not be copied", flush=True)
-    there = pathlib.Path(given.output)  # as the user wrote it
-    written = [there / "groups.csv", there / "groups.png"] + [there / _PEOPLE] * given.copies
+    there = pathlib.Path(args.output)  # as the user wrote it
+    written = [there / "groups.csv", there / "groups.png"] + [there / _PEOPLE] * args.copies
     print(f"written: {', '.join(str(path) for path in written if path.exists())}", flush=True)
 
 
 def define_flags() -> None:
     """Defines the command line."""
     shared_flags.define_model("not needed for an .npz")
-    flags.DEFINE_string("source", None, "A folder of crops, sub-folders included, or an .npz of embed.py.")
+    flags.DEFINE_string("source", None, "A folder of crops, sub-folders included, or an .npz of reid embed.")
+    program.group("Output")
     flags.DEFINE_string("output", None, "A new folder for the groups.")
     flags.DEFINE_bool("copies", True, "Copy every image into its group's sub-folder.")
+    program.group("Groups")
     flags.DEFINE_float(
         "eps", 0.6, "How far apart neighbours in a group may be; greater: fewer, larger groups.", 0.01, 0.99
     )

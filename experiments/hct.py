@@ -40,7 +40,7 @@ def check(config: ConfigDict, data: TrainingData) -> None:
 
 
 def run_hct(config: ConfigDict, workdir: str) -> dict[str, Any]:
-    """Runs Algorithm 1, or the rest of it where the run directory holds a part, and returns the result."""
+    """Runs Algorithm 1, from the run directory's last checkpoint if there is one, and returns the result."""
     session = open_session(
         config,
         workdir,
@@ -53,7 +53,7 @@ def run_hct(config: ConfigDict, workdir: str) -> dict[str, Any]:
     state = session.start()
 
     while not run.is_over():  # Algorithm 1, line 2
-        if run.epoch == 0:  # else the run was interrupted while training, and this iteration's labels are kept
+        if run.epoch == 0:  # else resumed inside an iteration, whose labels are kept
             embeddings = session.embed(state).embeddings  # line 4
             with run.phase("cluster"):
                 labels, metrics = pseudo_labels.merge_step_labels(  # lines 3 to 9

@@ -17,9 +17,7 @@ from reid_jax.label_metrics import selected_metrics
 from reid_jax.runs import checkpoints, compatibility, models, objectives
 from reid_jax.runs.dataset import TrainingData
 from reid_jax.runs.objectives import Objective
-from reid_jax.runs.session import Session, open_session
-
-_CLUSTER_STREAM, _CLASSIFIER_STREAM = 2, 3  # of the run's key
+from reid_jax.runs.session import CLASSIFIER_STREAM, LABEL_STREAM, Session, open_session
 
 
 def known_classes(config: ConfigDict, train_ids: np.ndarray) -> np.ndarray:
@@ -106,8 +104,8 @@ def cluster_and_select(
     num_selected = int((labels >= 0).sum())
     if num_selected < config.train.batch_size:
         raise errors.UserError(
-            f"only {num_selected} samples were selected, fewer than train.batch_size = {config.train.batch_size}: so many "
-            "embeddings are equal that clusters are empty"
+            f"only {num_selected} samples were selected, fewer than train.batch_size = {config.train.batch_size}: many "
+            "embeddings are identical, so some clusters are empty"
         )
     return labels, metrics | {"selected": float((labels >= 0).mean())}
 
@@ -140,7 +138,7 @@ def load_original(session: Session, workdir: str, *, is_finished: bool) -> dict[
 
 
 def run_pul(config: ConfigDict, workdir: str) -> dict[str, Any]:
-    """Runs Algorithm 1, or the rest of it where the run directory holds a part, and returns the result."""
+    """Runs Algorithm 1, from the run directory's last checkpoint if there is one, and returns the result."""
     is_finished = compatibility.is_finished(workdir, config)
     check_original = functools.partial(check_start, is_finished=is_finished)
     session = open_session(config, workdir, method="pul", objective=make_objective, check_start=check_original)
@@ -152,14 +150,16 @@ def run_pul(config: ConfigDict, workdir: str) -> dict[str, Any]:
         raise errors.UserError(f"workdir: the last checkpoint in {str(workdir)!r} is damaged; start again to go on")
 
     while not run.is_over():  # Algorithm 1, line 1
-        if run.epoch == 0:  # else the run was interrupted while training, and this iteration's labels are kept
+        if run.epoch == 0:  # else resumed inside an iteration, whose labels are kept
             embeddings = session.embed(state).embeddings  # line 3
             with run.phase("cluster"):
-                key = jax.random.fold_in(session.key(_CLUSTER_STREAM), run.iteration)
+                key = jax.random.fold_in(session.key(LABEL_STREAM), run.iteration)
                 labels, metrics = cluster_and_select(key, embeddings, known, config, session.mesh)  # lines 4 to 16
             run.save_pseudo_labels(labels, **metrics)
-            key = jax.random.fold_in(session.key(_CLASSIFIER_STREAM), run.iteration)
-            state = objectives.restart_classifier(state, original, key, session.optimizer, session.mesh)  # line 2
+            key = jax.random.fold_in(session.key(CLASSIFIER_STREAM), run.iteration)
+            state = objectives.restart_classifier(
+                state, original, key, session.optimizer, session.mesh
+            )  # line 2: nothing above needs w
         labels, metrics = run.load_pseudo_labels()
         epochs = session.draw_epochs(
             lambda rng: sampling.shuffled_batches(rng, labels, batch_size=config.train.batch_size)

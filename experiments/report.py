@@ -53,18 +53,18 @@ _PAPER_NOTE = (
 
 def main() -> None:
     """Writes the report that the flags ask for."""
-    given = flags.FLAGS
+    args = flags.FLAGS
     # A folder's name may have a comma in it.
-    lists = [[value] if pathlib.Path(value).is_dir() else value.split(",") for value in given.workdir]
+    lists = [[value] if pathlib.Path(value).is_dir() else value.split(",") for value in args.workdir]
     folders = [folder for values in lists for folder in values if folder]
     if not folders:
         raise errors.UserError("--workdir is needed: one or several run directories, separated by commas")
-    if given.output is None and len(folders) > 1:
+    if args.output is None and len(folders) > 1:
         raise errors.UserError("--output is needed with several runs: the folder to write the report to")
-    output = pathlib.Path(given.output or pathlib.Path(folders[0], "report"))
+    output = pathlib.Path(args.output or pathlib.Path(folders[0], "report"))
     if output.exists() and not output.is_dir():
         raise errors.UserError(f"--output: {str(output)!r} must be a folder, it is a file")
-    write_report(folders, output, details=given.details, batch_size=given.batch_size, data_dir=given.data_dir)
+    write_report(folders, output, details=args.details, batch_size=args.batch_size, data_dir=args.data_dir)
 
 
 def write_report(
@@ -203,7 +203,7 @@ def unmeasured_note(runs: Sequence[Run]) -> list[str]:
         report_page.paragraph(
             f"Of {', '.join(names)} no accuracy could be measured, since nobody said who is who: the number in brackets is the "
             "iteration whose model was kept, chosen by a signal without labels. Clusters are those that its training began "
-            "with; the trained model's own groups, which are better as a rule, are made by group.py."
+            "with; the trained model's own groups, which are better as a rule, are made by `reid group`."
         )
     ]
 
@@ -271,11 +271,14 @@ def papers_table(methods: set[str]) -> list[str]:
 
 def define_flags() -> None:
     """Defines the command line."""
+    program.group("Input")
     flags.DEFINE_multi_string(
         "workdir", [], "Run directories or folders of sweeps, separated by commas, or the flag several times."
     )
+    program.group("Output")
     flags.DEFINE_string("output", None, "Folder for report.html and its pictures; for one run RUN/report if not given.")
     flags.DEFINE_integer("details", 3, "How many runs are looked at closely.", lower_bound=0, upper_bound=20)
+    program.group("Models and data")
     flags.DEFINE_string("data_dir", None, "Where the data sets were prepared; where each run had its own if not given.")
     flags.DEFINE_integer("batch_size", 256, "Images embedded at a time.", lower_bound=1)
 

@@ -4,11 +4,11 @@ r"""Finds a person again: ranks the images of a gallery by how alike they are to
     python experiments/search.py --model=shop.zip --query=people --gallery=crops.npz --output=runs/found \
         --false_alarms=0.05 --calibration=runs/shop_people/people
 
-A query is an image, a folder of them, or an .npz of embed.py; a gallery is a folder or an .npz, which for more than a
+A query is an image, a folder of them, or an .npz of embed; a gallery is a folder or an .npz, which for more than a
 few thousand images spares embedding them each time. The output folder has results.csv and a contact sheet, results.png.
 
-Somebody is always the nearest. --max_distance says from where on a match is none ("not in the gallery");
---false_alarms chooses it: so many people who are not in the gallery may be taken for someone who is. That is measured
+There is always a nearest image, also of a person who is not in the gallery. --max_distance rejects matches beyond it
+("not in the gallery"); --false_alarms chooses it: that share of such people may be taken for someone. That is measured
 on images whose people are known: --calibration is a folder with a sub-folder for each person, or an .npz with pids.
 """
 
@@ -19,7 +19,6 @@ from absl import flags
 
 from reid_jax import atomic, errors
 from reid_jax.cli import program, shared_flags
-from reid_jax.inference import trained_model
 from reid_jax.retrieval import ranking, search_results
 from reid_jax.retrieval.collection import Collection, check_comparable, open_collection
 
@@ -28,76 +27,77 @@ _SHOWN_MATCHES = 20
 _RESULTS = ("results.csv", "results.png")
 
 
-def check_flags(given: flags.FlagValues) -> None:
+def check_flags(args: flags.FlagValues) -> None:
     """Checks the flags that depend on each other.
 
     Raises:
         UserError: one is missing, or two of which one follows from the other.
     """
     program.require("query", "gallery", "output")
-    if given.max_distance is not None and given.false_alarms is not None:
+    if args.max_distance is not None and args.false_alarms is not None:
         raise errors.UserError("--max_distance and --false_alarms: give one of them, the other follows")
-    if given.calibration and given.false_alarms is None:
+    if args.calibration and args.false_alarms is None:
         raise errors.UserError("--calibration: --false_alarms is needed with it, such as 0.05")
 
 
-def check_output(given: flags.FlagValues) -> pathlib.Path:
+def check_output(args: flags.FlagValues) -> pathlib.Path:
     """Checks that the output folder is new, or one of earlier results, and apart from the images.
 
     Raises:
         UserError: it is not.
     """
-    output = pathlib.Path(given.output).expanduser()
+    output = pathlib.Path(args.output).expanduser()
     if output.exists() and not output.is_dir():
-        raise errors.UserError(f"--output: {given.output!r} must be a folder, it is a file")
+        raise errors.UserError(f"--output: {args.output!r} must be a folder, it is a file")
     others = [path.name for path in output.iterdir() if path.name not in _RESULTS] if output.is_dir() else []
     if others:
         raise errors.UserError(
-            f"--output: {given.output!r} must be a new folder or one of earlier results, it holds {others[0]!r}"
+            f"--output: {args.output!r} must be a new folder or one of earlier results, it holds {others[0]!r}"
         )
     for flag in ("query", "gallery"):
-        source = pathlib.Path(given[flag].value)
+        source = pathlib.Path(args[flag].value)
         if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
             raise errors.UserError(
-                f"--output: {given.output!r} must not lie in --{flag}, whose images would be added to"
+                f"--output: {args.output!r} must not lie in --{flag}, whose images would be added to"
             )
     return output
 
 
-def open_collections(given: flags.FlagValues) -> dict[str, Collection]:
+def open_collections(args: flags.FlagValues) -> dict[str, Collection]:
     """Opens what the flags name, embedding what is not embedded yet, and checks that it can be compared."""
-    model = trained_model.load(given.model, batch_size=given.batch_size) if given.model else None
+    model = shared_flags.load_model(args) if args.model else None
     opened = {
         flag: open_collection(
-            given[flag].value,
+            args[flag].value,
             flag=flag,
             model=model,
-            batch_size=given.batch_size,
-            on_bad_image=given.on_bad_image,
+            batch_size=args.batch_size,
+            on_bad_image=args.on_bad_image,
             people_in_folders=flag == "calibration",
         )
         for flag in ("query", "gallery", "calibration")
-        if given[flag].value
+        if args[flag].value
     }
     check_comparable(opened.items())
     return opened
 
 
-def choose_limit(given: flags.FlagValues, opened: dict[str, Collection]) -> float:
+def choose_limit(args: flags.FlagValues, opened: dict[str, Collection]) -> float:
     """Returns the distance beyond which a match is none; infinite where there is no limit.
 
     Raises:
         UserError: it is to be calibrated, and no people are known.
     """
-    if given.false_alarms is None:
-        return np.inf if given.max_distance is None else given.max_distance
+    if args.false_alarms is None:
+        return np.inf if args.max_distance is None else args.max_distance
     gallery = opened["gallery"]
     if "calibration" not in opened and not (gallery.pids >= 0).any():
         raise errors.UserError(
             "--calibration is needed with --false_alarms: the people in the gallery are not known; give a folder "
             "with a sub-folder for each person, or an .npz with pids"
         )
-    return ranking.calibrate(opened.get("calibration", gallery), gallery, false_alarms=given.false_alarms)
+    with errors.prefixed("--calibration: "):
+        return ranking.calibrate(opened.get("calibration", gallery), gallery, false_alarms=args.false_alarms)
 
 
 def print_matches(queries: Collection, gallery: Collection, ranked: list[list[ranking.Match]], limit: float) -> None:
@@ -116,13 +116,13 @@ def print_matches(queries: Collection, gallery: Collection, ranked: list[list[ra
 
 def main() -> None:
     """Searches as the flags say."""
-    given = flags.FLAGS
-    check_flags(given)
-    output = check_output(given)
-    opened = open_collections(given)
+    args = flags.FLAGS
+    check_flags(args)
+    output = check_output(args)
+    opened = open_collections(args)
     queries, gallery = opened["query"], opened["gallery"]
-    limit = choose_limit(given, opened)
-    ranked = ranking.rank(queries, gallery, top=given.top, max_distance=limit)
+    limit = choose_limit(args, opened)
+    ranked = ranking.rank(queries, gallery, top=args.top, max_distance=limit)
 
     output.mkdir(parents=True, exist_ok=True)
     with atomic.atomic_path(output / "results.csv") as temporary:
@@ -137,18 +137,22 @@ def main() -> None:
 def define_flags() -> None:
     """Defines the command line."""
     shared_flags.define_model("not needed for two .npz")
-    flags.DEFINE_string("query", None, "An image, a folder of them, or an .npz of embed.py.")
-    flags.DEFINE_string("gallery", None, "A folder of images, sub-folders included, or an .npz of embed.py.")
+    flags.DEFINE_string("query", None, "An image, a folder of them, or an .npz of reid embed.")
+    flags.DEFINE_string("gallery", None, "A folder of images, sub-folders included, or an .npz of reid embed.")
+    program.group("Matches")
     flags.DEFINE_integer("top", 10, "Matches listed for each query.", lower_bound=1, upper_bound=1000)
-    flags.DEFINE_float("max_distance", None, "Beyond it (1 - cosine, 0..2) a match is none.", 0.0, 2.0)
+    flags.DEFINE_float("max_distance", None, "Reject matches beyond this distance (1 - cosine, 0..2).", 0.0, 2.0)
     flags.DEFINE_float(
         "false_alarms",
         None,
-        "Part of those not in the gallery who may be taken for someone; chooses max_distance.",
+        "Accepted share of people not in the gallery who are taken for someone; chooses --max_distance.",
         0.0,
         0.99,
     )
-    flags.DEFINE_string("calibration", None, "Images of known people to choose it on; the gallery if its are known.")
+    flags.DEFINE_string(
+        "calibration", None, "Images of known people to choose it on; the gallery if its people are known."
+    )
+    program.group("Output")
     flags.DEFINE_string("output", "runs/search", "Folder for results.csv and results.png.")
     shared_flags.define_embedding()
 

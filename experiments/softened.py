@@ -39,7 +39,7 @@ def check(config: ConfigDict, data: TrainingData) -> None:
 
 
 def run_softened(config: ConfigDict, workdir: str) -> dict[str, Any]:
-    """Runs the method of Figure 2, or the rest of it where the run directory holds a part; returns the result."""
+    """Runs the method of Figure 2, from the run directory's last checkpoint if there is one, and returns the result."""
     session = open_session(
         config, workdir, method="softened", check=check, objective=lambda config, data: objectives.softened(config)
     )
@@ -48,7 +48,7 @@ def run_softened(config: ConfigDict, workdir: str) -> dict[str, Any]:
     state = stages.start(session)
 
     while not run.is_over():
-        if run.epoch == 0:  # else the run was interrupted while training, and this iteration's labels are kept
+        if run.epoch == 0:  # else resumed inside an iteration, whose labels are kept
             if run.iteration == 1:
                 # The baseline's hard labels (eq. 2): with the own class as every reliable one, eq. (4) is eq. (2).
                 reliable = np.repeat(own.astype(np.int32)[:, None], k, axis=1)

@@ -146,26 +146,28 @@ def list_sweeps() -> str:
 
 def main() -> None:
     """Runs a sweep as the flags say."""
-    given = flags.FLAGS
-    if given.list:
+    args = flags.FLAGS
+    if args.list:
         print(list_sweeps())
         return
-    sweep = choose_sweep(given.sweep, given.method, given.grid, given.dataset)
-    settings = sweep_rows.parse_settings(given.set, sweep_rows.load_config(sweep.method, given.dataset))
-    workdir = given.workdir or os.path.join("runs", f"{given.sweep or f'{given.method}_grid'}_{given.dataset}")
-    seeds = sweep_rows.parse_seeds(given.seeds)
+    sweep = choose_sweep(args.sweep, args.method, args.grid, args.dataset)
+    settings = sweep_rows.parse_settings(args.set, sweep_rows.load_config(sweep.method, args.dataset))
+    workdir = args.workdir or os.path.join("runs", f"{args.sweep or f'{args.method}_grid'}_{args.dataset}")
+    seeds = sweep_rows.parse_seeds(args.seeds)
     command_line.check_workdir(pathlib.Path(workdir))
-    runs = sweep_rows.plan(sweep, dataset=given.dataset, settings=settings, seeds=seeds, workdir=workdir)
+    runs = sweep_rows.plan(sweep, dataset=args.dataset, settings=settings, seeds=seeds, workdir=workdir)
     report_sweep(sweep, runs, workdir)
 
 
 def define_flags() -> None:
     """Defines the command line."""
+    program.group("Rows")
     flags.DEFINE_bool("list", False, "Print the named sweeps and end.")
     flags.DEFINE_string("sweep", None, "A named sweep; --list shows them.")
     flags.DEFINE_enum("method", None, METHODS, "The method, for a sweep of one's own.")
     flags.DEFINE_multi_string("grid", [], "FIELD=VALUE,VALUE...; given several times: all combinations.")
     flags.DEFINE_multi_string("set", [], "FIELD=VALUE,FIELD=VALUE... of the config, for all rows.")
+    program.group("Runs")
     flags.DEFINE_list("seeds", [], "Run every row once with each of these seeds; the table has mean and deviation.")
     flags.DEFINE_string("dataset", "synthetic", "Data set of the method's config.")
     flags.DEFINE_string("workdir", None, "Where the rows' folders and the table are; runs/SWEEP_DATASET if not given.")

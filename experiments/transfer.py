@@ -147,14 +147,14 @@ def check_data(runs: Sequence[Run]) -> None:
 
 def main() -> None:
     """Runs the pairs as the flags say."""
-    given = flags.FLAGS
-    pairs = parse_pairs(given.pairs)
-    seeds = sweep_rows.parse_seeds(given.seeds)
-    workdir = given.workdir or os.path.join("runs", f"transfer_{given.method}")
+    args = flags.FLAGS
+    pairs = parse_pairs(args.pairs)
+    seeds = sweep_rows.parse_seeds(args.seeds)
+    workdir = args.workdir or os.path.join("runs", f"transfer_{args.method}")
     command_line.check_workdir(pathlib.Path(workdir))
-    settings = sweep_rows.parse_settings(given.set, sweep_rows.load_config(given.method, "folder"))
+    settings = sweep_rows.parse_settings(args.set, sweep_rows.load_config(args.method, "folder"))
     rows, runs = plan(
-        given.method, pairs, settings=settings, seeds=seeds, workdir=workdir, num_epochs=given.source_epochs
+        args.method, pairs, settings=settings, seeds=seeds, workdir=workdir, num_epochs=args.source_epochs
     )
     check_data(runs)
     sweep.report_sweep(rows, runs, workdir)
@@ -162,10 +162,12 @@ def main() -> None:
 
 def define_flags() -> None:
     """Defines the command line."""
+    program.group("Rows")
     flags.DEFINE_enum("method", "pul", _METHODS, "What adapts to the target.")
     flags.DEFINE_multi_string(
         "pairs", [], "SOURCE:TARGET,... of prepared data sets, one's own too; a source may be several joined by +."
     )
+    program.group("Runs")
     flags.DEFINE_list("seeds", ["0"], "Run every pair once with each of these seeds; the table has mean and deviation.")
     flags.DEFINE_integer(
         "source_epochs", 0, "Epochs of training on a source; 0: as PUL's config has it.", lower_bound=0

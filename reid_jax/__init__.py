@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Samples", "__version__", "group", "load_model", "search"]
 
-__getattr__ = lazy.attributes(
+__getattr__, __dir__ = lazy.attributes(
     __name__,
     {
         "Samples": "reid_jax.data.samples",

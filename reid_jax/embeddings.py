@@ -1,4 +1,4 @@
-"""Embeddings: the tuple that a model returns, and the one way each of bringing vectors to length 1."""
+"""Embeddings: the tuple that a model returns, and the two ways to L2-normalise: `l2_normalize`, and `unit_vectors` with a finite gradient at 0."""
 
 from typing import NamedTuple, TypeVar
 

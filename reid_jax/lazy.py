@@ -2,15 +2,25 @@
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping
+import pkgutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 
-def attributes(package: str, functions: Mapping[str, str] = _NONE) -> Callable[[str], Any]:
-    """Returns a package's `__getattr__`: its submodules, and functions by the modules they are in."""
+def attributes(
+    package: str, functions: Mapping[str, str] = _NONE, *, loaded: Sequence[str] = ()
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Returns a package's `__getattr__` and `__dir__`, which know its submodules before they are imported.
+
+    Args:
+        package: its name.
+        functions: other names by the modules that they are in.
+        loaded: names that the package imports itself.
+    """
 
     def get(name: str) -> Any:
         if name in functions:
@@ -19,4 +29,8 @@ def attributes(package: str, functions: Mapping[str, str] = _NONE) -> Callable[[
             return importlib.import_module(f"{package}.{name}")
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
-    return get
+    def names() -> list[str]:
+        submodules = (module.name for module in pkgutil.iter_modules(sys.modules[package].__path__))
+        return sorted({*functions, *loaded, *submodules})
+
+    return get, names

@@ -48,7 +48,7 @@ def batch_hard_triplet(
     has_negative = jnp.any(~same, axis=1)
     # The inner where keeps infinity out of the arithmetic, whose gradient would be nan even where masked.
     gap = hardest_positive - jnp.where(has_negative, hardest_negative, 0.0)
-    losses = jax.nn.softplus(gap) if soft_margin else jax.nn.relu(margin + gap)
+    losses = jax.nn.softplus(gap) if soft_margin else jax.nn.relu(margin + gap)  # HCT eq. (2)
     losses = jnp.where(has_negative, losses, 0.0)
     return jnp.mean(losses) if reduction == "mean" else jnp.sum(losses)
 
@@ -112,7 +112,7 @@ def softened(
     log_probabilities = _class_log_probabilities(embeddings, labels, table, temperature)
     own = jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)[:, 0]
     others = jnp.mean(jnp.take_along_axis(log_probabilities, reliable, axis=1), axis=1)
-    return -jnp.mean(own_weight * own + (1 - own_weight) * others)
+    return -jnp.mean(own_weight * own + (1 - own_weight) * others)  # SSL eq. (3), (4)
 
 
 def unified_contrastive(
@@ -149,7 +149,9 @@ def _class_log_probabilities(embeddings, labels, table, temperature, in_use=None
     if table.ndim != 2 or table.shape[1] != embeddings.shape[1]:
         raise ValueError(f"table must be [N, D] with D = {embeddings.shape[1]}, got {table.shape}")
     table = jax.lax.stop_gradient(table)
-    logits = jnp.matmul(embeddings, table.T, precision=jax.lax.Precision.HIGHEST) / temperature
+    logits = (
+        jnp.matmul(embeddings, table.T, precision=jax.lax.Precision.HIGHEST) / temperature
+    )  # BUC eq. (1), HCD eq. (1)
     if in_use is not None:
         logits = jnp.where(in_use, logits, -jnp.inf)
     return jax.nn.log_softmax(logits.astype(jnp.float32), axis=1)

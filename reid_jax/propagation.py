@@ -100,7 +100,7 @@ def propagate_labels(affinity: jax.Array, initial_labels: jax.Array, *, alpha: f
     if not 0 <= alpha < 1:
         raise ValueError(f"alpha must be at least 0 and less than 1, got {alpha}")
     affinity = affinity.astype(jnp.float32)
-    return _solve(jnp.eye(len(affinity)) - alpha * affinity, initial_labels.astype(jnp.float32))
+    return _solve(jnp.eye(len(affinity)) - alpha * affinity, initial_labels.astype(jnp.float32))  # HCD eq. (2)
 
 
 @jax.custom_batching.custom_vmap

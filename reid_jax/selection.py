@@ -75,7 +75,7 @@ def _select_reliable(embeddings, labels, centers, threshold, *, compared: str) -
     is_center = (
         jnp.zeros(len(embeddings), bool).at[jnp.where(centers < 0, len(embeddings), centers)].set(True, mode="drop")
     )
-    return (similarities > threshold) | is_center
+    return (similarities > threshold) | is_center  # PUL eq. (2)
 
 
 def _greatest_similarity(embeddings: jax.Array, centers: jax.Array) -> jax.Array:

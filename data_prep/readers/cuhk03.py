@@ -100,7 +100,7 @@ def _open_hdf5(path: pathlib.Path) -> Any:
     try:
         import h5py
     except ImportError:
-        raise errors.UserError(f"reading {_MAT} needs h5py: pip install -e .[cuhk03]") from None
+        raise errors.UserError(f"reading {_MAT} needs h5py, the extra [cuhk03]") from None
     try:
         return h5py.File(path, "r")
     except OSError as error:

@@ -78,7 +78,7 @@ def _check_method(config: ConfigDict, method: str) -> None:
     missing = config_rules.flat_fields(own.to_dict()).keys() - config_rules.flat_fields(config.to_dict()).keys()
     if missing:
         raise errors.UserError(
-            f"--config: it has no field {min(missing)}; it must be a config of {method}, experiments/configs/{method}.py"
+            f"--config: it has no field {min(missing)}; it must be a config of {method}, such as {_CONFIGS / method}.py"
         )
 
 
@@ -139,14 +139,16 @@ def _define_flags(method: str, default_workdir: str) -> None:
     _replace_config_names()
     default = str(_CONFIGS / f"{method}.py")
     _check_overrides(default)
+    program.group("Config")
     config_flags.DEFINE_config_file(
         "config",
         default,
         f"{method}:DATASET, or the path of a config file of your own, FILE.py:DATASET, with DATASET one of "
         f"{', '.join(base_config.DATASETS)}; without it synthetic. A data set of your own that you prepared as NAME: "
-        f"DATASET is folder, and --config.data.dataset=NAME. "
+        f"use DATASET=folder and --config.data.dataset=NAME. "
         "Single fields are overridden by --config.FIELD=VALUE, as in --config.train.num_epochs=4; "
-        f"experiments/configs/{method}.py says what each field means.",
+        f"{default} says what each field means.",
         lock_config=True,
     )
+    program.group("Output")
     flags.DEFINE_string("workdir", None, f"Run directory; {default_workdir} if not given.")

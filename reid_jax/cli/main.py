@@ -38,6 +38,9 @@ def main() -> None:
         from reid_jax import __version__
 
         _exit(__version__, 0)
+    if name in METHODS:
+        print(f"error: {name} is a method: reid train {name}", file=sys.stderr)
+        sys.exit(2)
     if name not in COMMANDS:
         _fail("command", name, COMMANDS)
     module = COMMANDS[name][0]
@@ -48,6 +51,9 @@ def main() -> None:
         if method not in METHODS:
             _fail("method", method, METHODS)
         name, module = f"train {method}", f"experiments.{method}"
+    from reid_jax.cli import program  # imports what --help and --version do without
+
+    program.started_as = f"reid {name}"
     sys.argv = [f"reid {name}", *arguments]
     runpy.run_module(f"reid_jax.{module}", run_name="__main__", alter_sys=True)
 

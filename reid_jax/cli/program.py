@@ -1,9 +1,10 @@
-"""Runs a command's main function so that what a user can get wrong ends in one line and exit status 2."""
+"""Runs a command: a user's error ends with one line and exit status 2."""
 
 import errno
 import functools
 import os
 import pathlib
+import re
 import sys
 import textwrap
 from collections.abc import Callable
@@ -25,6 +26,11 @@ _USER_ERRNOS = frozenset(
 # What ml_collections raises for a config file or a --config.FIELD that is wrong.
 _CONFIG_ERRORS = (AttributeError, KeyError, OSError, TypeError, ValueError)
 _HELP = frozenset(("--help", "-help", "--helpshort", "-h", "-?"))
+# How the scripts' docstrings start their programs, and how the console command does.
+started_as: str | None = None  # "reid search", where the console command started the script
+_groups: list[tuple[str, frozenset[str]]] = []  # titles, and the flags that were defined before
+_SCRIPT = re.compile(r"python (?:experiments|data_prep)/\w+\.py")
+_CONFIG = re.compile(r"experiments/configs/(\w+)\.py:")
 
 
 def run(
@@ -36,8 +42,8 @@ def run(
     rights and a full disk print "error: ..." as one line on standard error and end with exit status 2; a loss that
     is not finite does so with status 1. Ctrl-C ends with status 130. Any other error keeps its traceback.
 
-    --help prints the script's docstring and its own flags, not absl's, and ends with status 0. What XLA compiles is
-    kept for the next start (`compilation_cache`).
+    --help prints the script's docstring and its own flags, not absl's, and ends with status 0. XLA's
+    compilations are cached for the next start (`compilation_cache`).
 
     Args:
         main: does the work, reading flags.FLAGS.
@@ -57,6 +63,15 @@ def run(
         _guarded(functools.partial(_print_help, own, more_help), [])
         sys.exit(0)
     app.run(functools.partial(_guarded, main), flags_parser=_parse)
+
+
+def group(title: str) -> None:
+    """Begins a group of flags: --help prints those that are defined from here on under this title."""
+    _groups.append((title, frozenset(flags.FLAGS)))
+
+
+def _title_of(name: str) -> str:
+    return next((title for title, earlier in reversed(_groups) if name not in earlier), "Flags")
 
 
 def require(*names: str) -> None:
@@ -81,15 +96,24 @@ def check_folder_of(output: str) -> None:
 
 
 def _print_help(names: list[str], more_help: Callable[[], str] | None) -> None:
-    """Prints the script's docstring and its own flags in the order of their definition, with their defaults."""
-    print((sys.modules["__main__"].__doc__ or "").strip() + "\n\nFlags:\n")
+    """Prints the script's docstring and its own flags, grouped, in the order of their definition, with their defaults."""
+    text = (sys.modules["__main__"].__doc__ or "").strip()
+    if started_as:
+        text = _CONFIG.sub(r"\1:", _SCRIPT.sub(started_as, text))
+    print(text)
+    title = None
     for name in names:
         flag = flags.FLAGS[name]
         if flag.help.startswith("Alias for") or name.startswith("config."):
             continue
-        default = "" if flag.default in (None, [], "") or name == "config" else f" (default: {flag.default_unparsed})"
-        text = flag.help + default
-        print(textwrap.fill(text, 118, initial_indent=f"  --{name}: ", subsequent_indent="      "))
+        if (wanted := _title_of(name)) != title:
+            title = wanted
+            print(f"\n{title}:\n")
+        default = flag.default_unparsed
+        default = ",".join(default) if isinstance(default, list) else default
+        shown = "" if flag.default in (None, [], "") or name == "config" else f" (default: {default})"
+        text = flag.help.partition(";\n")[0] + shown  # absl appends how a flag is given several times
+        print(textwrap.fill(text, 118, initial_indent=f"  --{name}  ", subsequent_indent="      "))
     if more_help is not None:
         print(more_help())
     sys.stdout.flush()

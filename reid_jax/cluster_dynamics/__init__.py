@@ -1,5 +1,6 @@
 """The hierarchical label bank: online pseudo labels by splitting and merging clusters (HCD, section 4)."""
 
+from reid_jax import lazy
 from reid_jax.cluster_dynamics.bank import (
     LabelBank,
     init_label_bank,
@@ -18,3 +19,5 @@ __all__ = [
     "preserves_clusters",
     "update_label_bank",
 ]
+
+__getattr__, __dir__ = lazy.attributes(__name__, loaded=__all__)

@@ -109,18 +109,27 @@ def _update(labels, features, indices, key, *, options: Options):
     batch = look_around(features, indices, options)
     labels = place(labels, batch, options)
     num_levels, num_items = labels.shape
-
-    def update_level(level, carry):
-        labels, units, means = carry
-        own = labels[level]
-        if options.split:
-            split_key = None if key is None else jax.random.fold_in(key, level)
-            own = split(own, units, means, batch, split_key, options)
-        # The level above is the border; above the top one there is none.
-        border = jnp.where(level + 1 < num_levels, labels[jnp.minimum(level + 1, num_levels - 1)], 0)
-        own = merge(own, border, memory.class_means(features, own)[0], batch, options)
-        return labels.at[level].set(own), own, memory.class_means(features, own)[0]
-
     # The clusters of a level are the units of the next; below the lowest level every item is one.
-    samples = jnp.arange(num_items, dtype=labels.dtype), features
-    return jax.lax.fori_loop(0, num_levels, update_level, (labels, *samples))[0]
+    items = jnp.arange(num_items, dtype=labels.dtype), features
+
+    def step(level, carry):
+        labels, units, unit_means = carry
+        level_key = None if key is None else jax.random.fold_in(key, level)
+        return _update_level(labels, level, units, unit_means, features, batch, level_key, options)
+
+    return jax.lax.fori_loop(0, num_levels, step, (labels, *items))[0]  # for h = 1..H (section 4.2)
+
+
+def _update_level(labels, level, units, unit_means, features, batch, key, options: Options):
+    """Splits, then merges the clusters of a level that hold items of the batch.
+
+    Returns:
+        (labels [H, N] with those of the level renewed, the level's own [N], its clusters' means [N, D]).
+    """
+    own, num_levels = labels[level], len(labels)
+    if options.split:
+        own = split(own, units, unit_means, batch, key, options)
+    # Clusters are merged inside a cluster of the level above; above the top one everything is one.
+    above = jnp.where(level + 1 < num_levels, labels[jnp.minimum(level + 1, num_levels - 1)], 0)
+    own = merge(own, above, memory.class_means(features, own)[0], batch, options)
+    return labels.at[level].set(own), own, memory.class_means(features, own)[0]

@@ -1,4 +1,4 @@
-"""What the items of a batch have around them: found once per batch, for its placement, splits and merges."""
+"""The nearest neighbours of a batch's items, computed once per batch and shared by placement, split and merge."""
 
 from functools import partial
 from typing import NamedTuple

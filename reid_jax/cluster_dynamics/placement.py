@@ -1,4 +1,4 @@
-"""Where the items of a batch go first: with the item that each most likely belongs with, or alone (HCD, section 4.2)."""
+"""The first step of an update: each item joins its most likely neighbour, or becomes a singleton (HCD, section 4.2)."""
 
 from functools import partial
 

@@ -106,7 +106,7 @@ def load_records(data_dir: str | pathlib.Path, dataset: str) -> dict[str, Record
     folder = find_dataset(data_dir, dataset)
     if folder is None:
         raise errors.UserError(
-            f"data.dir: no prepared data set {dataset!r} in {str(data_dir)!r}, which holds "
+            f"no prepared data set {dataset!r} in {str(data_dir)!r}, which holds "
             f"{', '.join(list_datasets(data_dir)) or 'none'}; make it with reid prepare "
             f"--data_dir={data_dir} and --dataset={dataset} --source=..., or for images of your own "
             f"--dataset=folder --name={dataset} --source=..."
@@ -114,7 +114,7 @@ def load_records(data_dir: str | pathlib.Path, dataset: str) -> dict[str, Record
     builder = tfds.builder_from_directory(folder)
     missing = [name for name in _FEATURES if name not in builder.info.features]
     if missing:
-        raise errors.UserError(f"data.dir: {str(folder)!r} lacks the features {', '.join(missing)}; prepare it again")
+        raise errors.UserError(f"{str(folder)!r} lacks the features {', '.join(missing)}; prepare it again")
     return {split: _load_split(builder, folder, dataset, split) for split in builder.info.splits}
 
 
@@ -206,18 +206,16 @@ def _read_index(file: pathlib.Path, num_examples: int) -> Index:
         with np.load(file, allow_pickle=False) as arrays:
             index = Index(*(arrays[name] for name in Index._fields))
     except (KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise errors.UserError(f"data.dir: {str(file)!r} is no index of a split ({error}); prepare it again") from error
+        raise errors.UserError(f"{str(file)!r} is no index of a split ({error}); prepare it again") from error
     kinds = (np.str_, np.int64, np.int64, np.int64, np.uint32, np.int64)
     for name, array, kind in zip(Index._fields, index, kinds, strict=True):
         if array.shape != (num_examples,) or not np.issubdtype(array.dtype, kind):
             raise errors.UserError(
-                f"data.dir: {name} in {str(file)!r} must be [{num_examples}] {kind.__name__}, one for each of the "
+                f"{name} in {str(file)!r} must be [{num_examples}] {kind.__name__}, one for each of the "
                 f"split's examples, it is {list(array.shape)} {array.dtype}; prepare it again"
             )
     if not np.array_equal(np.sort(index.positions), np.arange(num_examples)):
-        raise errors.UserError(
-            f"data.dir: positions in {str(file)!r} must be 0..{num_examples - 1}, each once; prepare it again"
-        )
+        raise errors.UserError(f"positions in {str(file)!r} must be 0..{num_examples - 1}, each once; prepare it again")
     return index
 
 

@@ -56,10 +56,11 @@ def tracklet_samples(records: Records, *, max_frames: int) -> Samples:
 
     Raises:
         UserError: an image has no tracklet, or the frames of one disagree about identity or camera.
+        ValueError: max_frames is less than 1.
     """
-    where = f"data.tracklets: {records.dataset}/{records.split}"
+    where = f"{records.dataset}/{records.split}"
     if max_frames < 1:
-        raise errors.UserError(f"data.max_frames must be at least 1, got {max_frames}")
+        raise ValueError(f"max_frames must be at least 1, got {max_frames}")
     without = np.flatnonzero(records.tracklets < 0)
     if len(without):
         raise errors.UserError(

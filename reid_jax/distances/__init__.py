@@ -1,5 +1,6 @@
 """Distances between embeddings, nearest neighbours, the k-reciprocal Jaccard distance, dissimilarities of methods."""
 
+from reid_jax import lazy
 from reid_jax.distances.blocks import by_row_blocks, by_symmetric_blocks, is_self, some_rows
 from reid_jax.distances.neighbors import jaccard_distances, nearest_neighbors
 from reid_jax.distances.pairwise import (
@@ -23,3 +24,5 @@ __all__ = [
     "prepared_distances",
     "some_rows",
 ]
+
+__getattr__, __dir__ = lazy.attributes(__name__, loaded=__all__)

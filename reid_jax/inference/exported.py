@@ -191,10 +191,10 @@ def read_model(file: str | pathlib.Path) -> ExportedModel:
             program = export.deserialize(bytearray(archive.read(_PROGRAM)))
             called = _called_functions(program)
     except Exception as error:  # zip archives, JSON, flatbuffers and MLIR tell damage by many types
-        # A damaged archive may point to before its begin; other errors with a number are the disk's.
+        # A damaged archive can seek before its start (EINVAL); other errno values are real disk errors.
         if isinstance(error, ImportError) or getattr(error, "errno", None) not in (None, errno.EINVAL):
             raise
-        raise errors.UserError(f"{str(file)!r} is no exported model as export.py writes it: {error}") from error
+        raise errors.UserError(f"{str(file)!r} is no exported model as `reid export` writes it: {error}") from error
     if called - _CALLS:
         raise errors.UserError(
             f"the function in {str(file)!r} must consist of array operations, it calls {', '.join(sorted(called - _CALLS))}"

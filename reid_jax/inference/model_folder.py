@@ -72,7 +72,7 @@ def write_model(
         config.data.height, config.data.width, dim, checkpoints.digest(variables), method, config.data.dataset
     )
     if target.exists() and not is_model_folder(target) and (not target.is_dir() or any(target.iterdir())):
-        raise errors.UserError(f"--output: {str(folder)!r} must be a new folder or one of an earlier model")
+        raise errors.UserError(f"{str(folder)!r} must be a new folder or one of an earlier model")
     network = {field: config.model[field] for field in _FIELDS}
     # What a reader without this library needs to know of the input.
     images = {"color": "RGB", "range": [0, 255], "mean": list(augment.IMAGENET_MEAN), "std": list(augment.IMAGENET_STD)}
@@ -101,10 +101,10 @@ def read_model(folder: str | pathlib.Path) -> tuple[nn.Module, dict[str, Any], M
         info = ModelInfo(**{name: record[name] for name in ModelInfo._fields})
         network, found_format = dict(record["network"]), record["format"]
     except (KeyError, TypeError) as error:
-        raise errors.UserError(f"--model: {str(path / _INFO)!r} lacks {error}") from error
+        raise errors.UserError(f"{str(path / _INFO)!r} lacks {error}") from error
     if found_format != _FORMAT:
         raise errors.UserError(
-            f"--model: {str(path / _INFO)!r} must be of format {_FORMAT}, the one this version reads, got {found_format!r}"
+            f"{str(path / _INFO)!r} must be of format {_FORMAT}, the one this version reads, got {found_format!r}"
         )
     config = base_config.base_config("folder")
     config.model.update({field: network[field] for field in _FIELDS if field in network})
@@ -120,13 +120,13 @@ def _read_weights(file: pathlib.Path, shapes: dict[str, Any]) -> dict[str, Any]:
     try:
         arrays = safetensors.load_file(file)
     except (OSError, SafetensorError, json.JSONDecodeError) as error:
-        raise errors.UserError(f"--model: {str(file)!r} cannot be read: {error}") from error
+        raise errors.UserError(f"{str(file)!r} cannot be read: {error}") from error
     expected = {name: leaf.shape for name, leaf in traverse_util.flatten_dict(shapes, sep="/").items()}
     given = {name: array.shape for name, array in arrays.items()}
     for name in sorted(expected.keys() | given.keys()):
         if expected.get(name) != given.get(name):
             raise errors.UserError(
-                f"--model: {str(file)!r} is of another network than model.json says: {name} is "
+                f"{str(file)!r} is of another network than model.json says: {name} is "
                 f"{given.get(name, 'absent')} there, {expected.get(name, 'absent')} in the network"
             )
     return traverse_util.unflatten_dict(arrays, sep="/")

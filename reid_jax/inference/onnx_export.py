@@ -20,7 +20,7 @@ def check_installed() -> None:
     """Raises UserError where a package is missing."""
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise errors.UserError(f"--output: .onnx needs {', '.join(missing)}: pip install -e .[onnx]")
+        raise errors.UserError(f".onnx needs {', '.join(missing)}, the extra [onnx]")
 
 
 def write_onnx(file: pathlib.Path, function: Callable[[jax.Array], jax.Array], info: Info) -> None:

@@ -110,9 +110,7 @@ def run_config(checkpoint: str | pathlib.Path) -> ConfigDict:
             for name in ("cache_dir", "cache_gib", "num_workers"):  # of the machine that trained
                 config.data[name] = own[name]
             return config
-    raise errors.UserError(
-        f"--model: no run directory at {str(checkpoint)!r}: neither it nor its parents hold config.json"
-    )
+    raise errors.UserError(f"no run directory at {str(checkpoint)!r}: neither it nor its parents hold config.json")
 
 
 def load_run(workdir: str | pathlib.Path) -> tuple[nn.Module, dict[str, Any], ConfigDict]:
@@ -137,6 +135,7 @@ def load_network(source: str | pathlib.Path) -> tuple[nn.Module, dict[str, Any],
     Raises:
         UserError: there is none, or it cannot be read.
     """
+    source = find_model(source)
     if not model_folder.is_model_folder(source):
         return load_run(source)
     model, variables, info, config = model_folder.read_model(source)
@@ -155,9 +154,26 @@ def load(source: str | pathlib.Path, *, batch_size: int) -> TrainedModel:
     Raises:
         UserError: there is no model, it cannot be read, or the batch size does not fit.
     """
-    model = load_model(source)
+    model, path = load_model(source), find_model(source)
+    if (path / "metrics.jsonl").is_file() and not (path / "result.json").is_file():
+        print(f"the run in {source} has not finished: this is its best model so far", flush=True)
     sharding.check_batch_size(model.mesh, batch_size)
     return model
+
+
+def find_model(source: str | pathlib.Path) -> pathlib.Path:
+    """Returns the path of a model, or of the run of that name in the folder runs.
+
+    Raises:
+        UserError: there is neither.
+    """
+    path = pathlib.Path(source).expanduser()
+    if path.exists():
+        return path
+    run = pathlib.Path("runs", path)
+    if not run.is_dir():
+        raise errors.UserError(f"there is no run directory, no model folder and no exported model at {str(source)!r}")
+    return run
 
 
 def load_model(source: str | pathlib.Path) -> TrainedModel:
@@ -165,22 +181,16 @@ def load_model(source: str | pathlib.Path) -> TrainedModel:
 
     Args:
         source: a run directory (its best model) or its folder checkpoints/best or checkpoints/last, a model folder
-            (model.json and weights), or a .zip that export wrote.
+            (model.json and weights), or a .zip that export wrote; or the name of a run in the folder runs.
 
     Raises:
         UserError: there is no model, or it cannot be read.
     """
-    path = pathlib.Path(source).expanduser()
-    if not path.exists():
-        raise errors.UserError(
-            f"--model: there is no run directory, no model folder and no exported model at {str(source)!r}"
-        )
+    path = find_model(source)
     if not path.is_dir():
         return _load_exported(path, str(source))
     mesh = sharding.make_mesh()
     module, variables, config = load_network(path)
-    if (path / "metrics.jsonl").is_file() and not (path / "result.json").is_file():
-        print(f"the run in {source} has not finished: this is its best model so far", flush=True)
     return TrainedModel(
         str(source),
         features.make_embed_step(module, mesh),
@@ -196,7 +206,7 @@ def _load_exported(path: pathlib.Path, source: str) -> TrainedModel:
     if not exported.is_model_file(path):
         advice = "; of an exported model it is the .zip that is read back" if path.suffix == ".onnx" else ""
         raise errors.UserError(
-            f"--model: {source!r} is neither a run directory, a model folder nor a whole .zip of export{advice}"
+            f"{source!r} is neither a run directory, a model folder nor a whole .zip of export{advice}"
         )
     model = exported.read_model(path)
     # The program has no shardings, and one device is what it was checked on.

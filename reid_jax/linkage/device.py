@@ -52,9 +52,9 @@ class DeviceCentroids(DeviceClusters):
         for targets, sources in _padded_halvings(united):
             self.totals = self.totals.at[targets].add(self.totals[sources], mode="drop")
             self.counts = self.counts.at[targets].add(self.counts[sources], mode="drop")
-        moved = united != np.arange(len(united))
-        self.is_root &= ~moved
-        if moved.any():
+        absorbed = united != np.arange(len(united))
+        self.is_root &= ~absorbed
+        if absorbed.any():
             self.combined = sample_distances.pairwise_distances(self.totals / self.counts[:, None])
 
 
@@ -72,8 +72,8 @@ def _padded(items: np.ndarray, *, fill: int) -> np.ndarray:
 def _selection(combined, counts, other_counts, size_penalty, linkage):
     """Turns combined distances [R, C] into those that pairs are chosen by; counts [R, 1], other_counts [C]."""
     if linkage == "average":
-        combined = combined / (counts * other_counts)
-    return combined + size_penalty * (counts + other_counts)
+        combined = combined / (counts * other_counts)  # HCT eq. (1)
+    return combined + size_penalty * (counts + other_counts)  # BUC eq. (5), (6)
 
 
 @partial(jax.jit, static_argnames="linkage")

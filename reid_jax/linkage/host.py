@@ -115,9 +115,9 @@ class HostClusters:
         rows = self.merged.copy_of(roots)
         counts = self.counts[roots, None]
         if self.linkage == "average":
-            rows /= counts * self.counts
+            rows /= counts * self.counts  # HCT eq. (1)
         if self.size_penalty:
-            rows += np.float32(self.size_penalty) * (counts + self.counts)
+            rows += np.float32(self.size_penalty) * (counts + self.counts)  # BUC eq. (5), (6)
         rows += np.where(self.is_singleton | self.merged.has_row, np.float32(0), np.float32(np.inf))
         rows[np.arange(len(roots)), roots] = np.inf
         return rows
@@ -139,10 +139,10 @@ class HostCentroids(HostClusters):
         for targets, sources in halvings(united):
             self.totals[targets] += self.totals[sources]
             self.counts[targets] += self.counts[sources]
-        moved = np.flatnonzero(united != np.arange(len(united)))
-        changed = np.unique(united[moved])
-        self.is_singleton[moved] = self.is_singleton[changed] = False
-        self.merged.remove(moved)
+        absorbed = np.flatnonzero(united != np.arange(len(united)))
+        changed = np.unique(united[absorbed])
+        self.is_singleton[absorbed] = self.is_singleton[changed] = False
+        self.merged.remove(absorbed)
         self.merged.remove(changed)
         unchanged = self.merged.roots
         self.merged.add(changed)

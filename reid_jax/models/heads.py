@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from reid_jax.embeddings import unit_vectors
 from reid_jax.models.batch_norm import BatchNorm
 
 
@@ -62,6 +63,4 @@ class EmbeddingHead(nn.Module):
         kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
         x = nn.Dense(dim, kernel_init=kernel_init, name="linear")(embeddings.astype(jnp.float32))
         x = BatchNorm(group_size=self.bn_group_size, name="bn")(x, train=train)
-        # Not x / max(|x|, eps): its gradient at 0 is not finite.
-        x = x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=1, keepdims=True) + 1e-12)
-        return nn.Dropout(self.dropout, deterministic=not train)(x)
+        return nn.Dropout(self.dropout, deterministic=not train)(unit_vectors(x))

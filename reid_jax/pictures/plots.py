@@ -288,7 +288,7 @@ def _saved_figure(path: str | os.PathLike, inches: tuple[float, float]) -> Itera
         from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise errors.UserError("pictures need matplotlib: pip install -e .[viz]") from error
+        raise errors.UserError("pictures need matplotlib, the extra [viz]") from error
     kind = pathlib.Path(path).suffix[1:].lower()
     if kind not in _KINDS:
         raise errors.UserError(f"{str(path)!r} must end in one of {', '.join(f'.{name}' for name in _KINDS)}")

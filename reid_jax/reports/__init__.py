@@ -2,4 +2,4 @@
 
 from reid_jax import lazy
 
-__getattr__ = lazy.attributes(__name__)
+__getattr__, __dir__ = lazy.attributes(__name__)

@@ -201,7 +201,8 @@ def load_dataset(run: Run, *, data_dir: str | None = None) -> Dataset:
     Raises:
         UserError: it is not there, or is not what the run was on.
     """
-    data = trained_model.run_config(run.folder).data
+    with errors.prefixed("--workdir: "):
+        data = trained_model.run_config(run.folder).data
     data.dir = data_dir or data.dir
     advice = "give --data_dir, or --details=0 for what was logged alone"
     for name in data.dataset.split("+"):
@@ -228,7 +229,8 @@ def look(run: Run, *, batch_size: int, data_dir: str | None = None) -> Views:
     Raises:
         UserError: the model or the data cannot be read.
     """
-    model, variables, config = trained_model.load_run(run.folder)
+    with errors.prefixed("--workdir: "):
+        model, variables, config = trained_model.load_run(run.folder)
     config.data.dir = data_dir or config.data.dir
     dataset = dataset_lib.with_images(load_dataset(run, data_dir=data_dir), config.data)
     mesh = sharding.make_mesh()

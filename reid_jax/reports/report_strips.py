@@ -150,9 +150,9 @@ def ranked_lists(run: Run, views: Views, file: pathlib.Path, *, best: bool) -> P
     # One query of a person is enough to see.
     _, firsts = np.unique(query.pids[order], return_index=True)
     chosen = order[np.sort(firsts)][:_RANKED_QUERIES]
-    rows = np.asarray(distances.pairwise_distances(views.query[chosen], views.gallery, metric=views.metric))
+    query_distances = np.asarray(distances.pairwise_distances(views.query[chosen], views.gallery, metric=views.metric))
     rows = []
-    for row, index in zip(rows, chosen):
+    for row, index in zip(query_distances, chosen):
         pid, camid = query.pids[index], query.camids[index]
         is_seen = (gallery.pids == pid) & (gallery.camids == camid) & (camid != identities.UNKNOWN)
         candidates = np.flatnonzero(~is_seen & (gallery.pids != identities.UNKNOWN))

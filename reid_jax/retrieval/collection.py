@@ -1,4 +1,4 @@
-"""Embedded images, however the user names them: a folder, one image, or an .npz of embed.py; and their pictures."""
+"""Embedded images, however the user names them: a folder, one image, or an .npz of `reid embed`; and their pictures."""
 
 import dataclasses
 import functools

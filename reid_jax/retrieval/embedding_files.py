@@ -114,7 +114,7 @@ def open_embeddings(file: str | pathlib.Path) -> EmbeddingFile:
     file = pathlib.Path(file)
     if not file.is_file():
         raise errors.UserError(f"there is no file {str(file)!r}")
-    with _damage_told(f"{str(file)!r} is no file of embeddings as embed.py writes it"):
+    with _damage_told(f"{str(file)!r} is no file of embeddings as `reid embed` writes it"):
         with zipfile.ZipFile(file) as archive:
             names = {name.removesuffix(".npy") for name in archive.namelist()}
             missing = [name for name in (_VECTORS, _PATHS) if name not in names]
@@ -172,7 +172,7 @@ def _damage_told(message: str) -> Iterator[None]:
     try:
         yield
     except _DAMAGE as error:
-        # A damaged archive may point to before its begin; other errors with a number are the disk's.
+        # A damaged archive can seek before its start (EINVAL); other errno values are real disk errors.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         raise errors.UserError(f"{message}: {error}") from error

@@ -168,6 +168,10 @@ def search(queries: np.ndarray, gallery: np.ndarray, *, top: int = 10) -> Rankin
         (distances [Q, k] float32, 1 - cosine, in ascending order; indices [Q, k] into the gallery), k = min(top, G).
 
     Raises:
-        ValueError: shapes do not fit, or a row is not finite.
+        ValueError: shapes do not fit, the gallery is empty, top is less than 1, or a row is not finite.
     """
+    if not len(gallery):
+        raise ValueError("gallery must have at least one row, got none")
+    if top < 1:
+        raise ValueError(f"top must be at least 1, got {top}")
     return search_gallery(queries, gallery, k=min(top, len(gallery)))

@@ -8,6 +8,7 @@ from reid_jax.embeddings import l2_normalize
 # The encodings of an image and of the nearest one are averaged. Over six, as in training, an image that is like no other
 # has mostly its neighbours' encodings, and joins them (docs/measured_runs.md, "Groups").
 _K2 = 2
+MIN_IMAGES = 3  # fewer have no neighbours to compare
 
 
 def group(
@@ -30,9 +31,19 @@ def group(
 
     Returns:
         [N] int64, 0..C-1, by size, the largest first.
+
+    Raises:
+        ValueError: embeddings are not such, or an option is out of its range.
     """
-    embeddings = l2_normalize(np.asarray(embeddings, np.float32))
-    k1 = k1 or choose_k1(len(embeddings))
+    embeddings = np.asarray(embeddings, np.float32)
+    if embeddings.ndim != 2 or len(embeddings) < MIN_IMAGES:
+        raise ValueError(f"embeddings must be [N, D] with N of at least {MIN_IMAGES}, got shape {embeddings.shape}")
+    if num_groups is not None and not 1 <= num_groups < len(embeddings):
+        raise ValueError(
+            f"num_groups must be in 1..{len(embeddings) - 1}, less than the number of images, got {num_groups}"
+        )
+    embeddings = l2_normalize(embeddings)
+    k1 = choose_k1(len(embeddings)) if k1 is None else k1
     if num_groups is None:
         return find_groups(embeddings, eps=eps, min_samples=min_samples, k1=k1)
     return merge_to(embeddings, num_groups, k1=k1)

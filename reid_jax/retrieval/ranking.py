@@ -72,7 +72,7 @@ def calibrate(labelled: Collection, gallery: Collection, *, false_alarms: float)
     """
     if len(_people(labelled.pids)) < 2:
         raise errors.UserError(
-            f"--calibration: the images of {labelled.source!r} must be of two known people at least: a folder with a "
+            f"the images of {labelled.source!r} must be of two known people at least: a folder with a "
             "sub-folder for each person, or an .npz with pids"
         )
     chosen = _some_people(labelled.pids, most=_MOST_CALIBRATION)

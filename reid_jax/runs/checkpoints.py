@@ -90,7 +90,7 @@ class Checkpoints:
         if shutil.disk_usage(manager.directory).free < needed:
             reason = f"No space left on device: a checkpoint takes {needed:,} bytes"
             raise OSError(errno.ENOSPC, reason, str(manager.directory))
-        # A run killed after this save is here again. To delete the old one first could leave none.
+        # A run killed right after this save repeats it; deleting the old checkpoint first could leave none.
         number = max([int(state.step), *(taken + 1 for taken in manager.all_steps())])
         try:
             manager.save(

@@ -10,7 +10,7 @@ from reid_jax import errors
 from reid_jax.runs import config_rules, logs
 from reid_jax.runs.dataset import Dataset, load_dataset
 
-# Fields that change where and how long a run works but nothing of what it computes.
+# Fields that may differ between starts: they affect where and how long a run works, not its result.
 FREE_FIELDS = (
     "num_devices",
     "source.dir",

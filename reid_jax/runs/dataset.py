@@ -76,7 +76,8 @@ def load_dataset(data: ConfigDict, *, splits: tuple[str, ...] = ("train", "query
     names = data.dataset.split("+")
     if len(set(names)) < len(names) or not all(names):
         raise errors.UserError(f"data.dataset: {data.dataset!r} must name different data sets, joined by +")
-    parts = [records_lib.load_records(data.dir, name) for name in names]
+    with errors.prefixed("data.dir: "):
+        parts = [records_lib.load_records(data.dir, name) for name in names]
     shared = [split for split in parts[0] if all(split in part for part in parts)]
     records = {split: records_lib.join([part[split] for part in parts]) for split in shared} if parts[1:] else parts[0]
     dropped = {split for part in parts for split in part} - set(records)
@@ -94,7 +95,8 @@ def load_dataset(data: ConfigDict, *, splits: tuple[str, ...] = ("train", "query
                 f"{data.dataset} has tracklets; with data.tracklets = false every frame is a sample of its own",
                 flush=True,
             )
-    return Dataset(records, {}, {split: to_samples(records[split]) for split in records})
+    with errors.prefixed("data.tracklets: "):
+        return Dataset(records, {}, {split: to_samples(records[split]) for split in records})
 
 
 def with_images(dataset: Dataset, data: ConfigDict) -> Dataset:

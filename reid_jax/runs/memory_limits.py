@@ -1,4 +1,4 @@
-"""What does not fit into memory is said before any work."""
+"""Memory checks before a run starts."""
 
 import os
 

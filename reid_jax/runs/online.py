@@ -1,7 +1,7 @@
 """Training with online labels (HCD): a feature bank and a label bank that every batch updates before its loss.
 
-Every train step embeds the batch, updates the labels of its samples in the bank, descends the loss, and moves the
-batch's features in the bank. The DBSCAN baselines draw their batches in the same way.
+Every train step embeds the batch, updates the labels of its samples in the bank, descends the loss, and updates the
+batch's entries in the feature bank. The DBSCAN baselines draw their batches in the same way.
 """
 
 from collections.abc import Callable
@@ -21,10 +21,8 @@ from reid_jax.models.reid import ReidModel
 from reid_jax.runs.dataset import TrainingData
 from reid_jax.runs.models import build_model
 from reid_jax.runs.objectives import Objective, Targets, batch_embeddings, contrast_with_means
-from reid_jax.runs.session import Session
+from reid_jax.runs.session import LABEL_STREAM, Session
 from reid_jax.training.train_step import TrainState
-
-_DYNAMICS_STREAM = 2  # of the run's key
 
 
 class BankMemory(NamedTuple):
@@ -41,8 +39,8 @@ class BankMemory(NamedTuple):
     step: jax.Array
 
 
-def check_batch(config: ConfigDict, data: TrainingData) -> None:
-    """Checks what the data's size bounds.
+def check_batch(config: ConfigDict, data: TrainingData, *, signals: tuple[str, ...] = ("agreement",)) -> None:
+    """Checks what the data's size bounds, and that one of the signals computed is chosen to stop by.
 
     Raises:
         UserError: a batch does not fit, or the signal to stop by is not computed.
@@ -53,8 +51,9 @@ def check_batch(config: ConfigDict, data: TrainingData) -> None:
             f"train.num_ids x train.num_instances must be at most the {data.num_target} training samples, got "
             f"{train.num_ids} x {train.num_instances}; lower train.num_ids"
         )
-    if config.stop.signal != "agreement":
-        raise errors.UserError(f"stop.signal must be 'agreement', got {config.stop.signal!r}, which is not computed")
+    if config.stop.signal not in signals:
+        allowed = " or ".join(repr(signal) for signal in signals)
+        raise errors.UserError(f"stop.signal must be {allowed}, got {config.stop.signal!r}, which is not computed")
 
 
 def check_dbscan(config: ConfigDict, data: TrainingData) -> None:
@@ -63,10 +62,8 @@ def check_dbscan(config: ConfigDict, data: TrainingData) -> None:
     Raises:
         UserError: it asks for more neighbours than there are.
     """
-    try:
+    with errors.prefixed("cluster.", ValueError):
         k_reciprocal.check_sizes(data.num_target, k1=config.cluster.k1, k2=config.cluster.k2)
-    except ValueError as error:
-        raise errors.UserError(f"cluster.{error}") from error
 
 
 def check(config: ConfigDict, data: TrainingData) -> None:
@@ -76,10 +73,8 @@ def check(config: ConfigDict, data: TrainingData) -> None:
         UserError: one is out of its range.
     """
     check_batch(config, data)
-    try:
+    with errors.prefixed("dynamics.", ValueError):
         cluster_dynamics.check_options(cluster_dynamics.Options(**config.dynamics), data.num_target)
-    except ValueError as error:
-        raise errors.UserError(f"dynamics.{error}") from error
     if config.labels.init == "dbscan":
         check_dbscan(config, data)
 
@@ -115,8 +110,8 @@ def with_bank_step(
     model: ReidModel,
     loss: Callable[[Features, Targets, BankMemory], jax.Array],
 ) -> Objective:
-    """Returns an objective whose labels the bank gives: updated before the loss, its features moved after it."""
-    key = jax.random.fold_in(jax.random.key(config.seed), _DYNAMICS_STREAM)
+    """Wraps a loss so that each step first updates the label bank and afterwards the feature bank."""
+    key = jax.random.fold_in(jax.random.key(config.seed), LABEL_STREAM)
 
     def prepare_memory(bank: BankMemory, outputs: Features, targets: Targets) -> BankMemory:
         embeddings = batch_embeddings(outputs, config.train.num_frames)
@@ -124,7 +119,8 @@ def with_bank_step(
 
     def update_memory(bank: BankMemory, outputs: Features, targets: Targets) -> BankMemory:
         embeddings = batch_embeddings(outputs, config.train.num_frames)
-        return move_features(config, bank, embeddings, targets["indices"])
+        features = update_features(config, bank, embeddings, targets["indices"])
+        return bank._replace(features=features, step=bank.step + 1)
 
     return Objective(model, model, loss, prepare_memory=prepare_memory, update_memory=update_memory)
 
@@ -148,24 +144,21 @@ def bank_step(
         indices: [B], which training samples those are: the source's, if there is one, before the target's.
         key: jax PRNG key of the run's dynamics.
     """
-    # Section 5.1: the batch's features move in the bank.
-    features = move_features(config, bank, embeddings, indices).features[data.num_source :]
+    features = update_features(config, bank, embeddings, indices)[data.num_source :]
     own = indices[-config.train.num_ids * config.train.num_instances :] - data.num_source
 
     def split_and_merge() -> LabelBank:  # for h = 1..H
         step_key = jax.random.fold_in(key, bank.step)
         return cluster_dynamics.update_label_bank(bank.bank, features, own, key=step_key, **config.dynamics)
 
-    # Table 4: not at every step, with labels.interval.
+    # Table 4: every (I + 1)-th step; the reference code's first ones are a warm-up.
     is_due = (bank.step >= config.labels.warmup_steps) & (bank.step % (config.labels.interval + 1) == 0)
     return bank._replace(bank=jax.lax.cond(is_due, split_and_merge, lambda: bank.bank))
 
 
-def move_features(config: ConfigDict, bank: BankMemory, embeddings: jax.Array, indices: jax.Array) -> BankMemory:
-    """Moves a batch's features in the bank towards its embeddings (section 5.1); counts the step."""
-    momentum = config.memory.momentum
-    features = memory.update_lookup_table(bank.features, embeddings, indices, momentum=momentum)
-    return bank._replace(features=features, step=bank.step + 1)
+def update_features(config: ConfigDict, bank: BankMemory, embeddings: jax.Array, indices: jax.Array) -> jax.Array:
+    """Returns the feature bank with a batch's entries updated by its embeddings (momentum update, section 5.1)."""
+    return memory.update_lookup_table(bank.features, embeddings, indices, momentum=config.memory.momentum)
 
 
 def initial_memory(session: Session, state: TrainState) -> BankMemory:
@@ -201,7 +194,7 @@ def level_labels(state: TrainState) -> np.ndarray:
     """
     bank = state.memory.bank
     if not cluster_dynamics.preserves_clusters(bank):
-        raise RuntimeError("the label bank has items of one cluster that are of different clusters at the level above")
+        raise RuntimeError("label bank: a cluster is spread over several clusters of the level above")
     levels = [np.unique(labels, return_inverse=True)[1] for labels in np.asarray(bank.labels)]
     return np.stack(levels, axis=1).astype(np.int32)
 

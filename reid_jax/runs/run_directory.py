@@ -93,7 +93,7 @@ class RunDirectory:
             self.iteration, self.epoch = position["iteration"], position["epoch"]
             self.losses, self.history, self._seconds = position["losses"], position["history"], position["seconds"]
         if restored is None or not self.is_over():
-            # An earlier end's result first: it must never lie beside a config that it is not of.
+            # The old result first: it must never lie beside another config.
             (self._workdir / "result.json").unlink(missing_ok=True)
             logs.write_json(self._workdir / "config.json", self._record)
             if restored is not None:

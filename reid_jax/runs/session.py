@@ -1,6 +1,6 @@
 """A run's session: everything that a method's loop works with, opened in one call.
 
-What a method has of its own, its checks and its objective, is passed in; state goes in and comes out.
+A method passes in its checks and its objective. The train state is explicit: functions take it and return it.
 """
 
 import dataclasses
@@ -26,7 +26,8 @@ from reid_jax.training import optimizers
 from reid_jax.training.epochs import train_epoch
 from reid_jax.training.train_step import PyTree, TrainState, TrainStep, init_train_state, make_train_step
 
-_TRAIN_STREAM = 1  # folded into the seed's key; methods take other numbers for draws of their own
+# Folded into the seed's key, one number for each purpose: training steps, labels, a new classifier.
+_TRAIN_STREAM, LABEL_STREAM, CLASSIFIER_STREAM = 1, 2, 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +160,7 @@ class Session:
         """Trains for some of an iteration's epochs and returns the state after them.
 
         Args:
-            state: the state before; its memory is given up.
+            state: the current state; its buffers are donated, so it must not be used afterwards.
             epochs: the batches of each, [steps, B] indices of training samples, from `run.epoch` on.
             targets: of every training sample, [N, ...] each.
             num_epochs: of the whole iteration; None: train.num_epochs.
@@ -167,7 +168,7 @@ class Session:
         """
         run, config = self.run, self.config
         frames = [self._draw_frames(batches, epoch) for epoch, batches in enumerate(epochs, start=run.epoch)]
-        # One stream over all epochs: reading ahead goes on over the border to the next one.
+        # One iterator over all epochs, so that prefetching does not stop between them.
         images = device_batches(self.data.images, np.concatenate(frames), self.mesh)
         for index_batches in epochs:
             if learning_rate is not None:
@@ -225,7 +226,7 @@ def open_session(
         method: its name, in result.json.
         objective: (config, data) -> what is trained.
         check: (config, data): raises where a field of the method's own does not fit the data.
-        check_start: (config, objective): raises where the start of a new run is not there; None: as
+        check_start: (config, objective): raises if what a new run starts from is missing; None: as
             `models.check_start`.
         optimizer: (config, data) -> the optimizer; None: `objectives.make_optimizer`.
         joins_source: config.source.dataset is learned from together with the target.

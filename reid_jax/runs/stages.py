@@ -1,4 +1,4 @@
-"""What the stages of BUC and softened similarity share: their length and rate, and how unlike two samples are."""
+"""Shared by BUC and softened similarity: epochs and learning rate of a stage, and the dissimilarity's options."""
 
 from typing import Any
 

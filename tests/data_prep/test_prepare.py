@@ -226,7 +226,7 @@ def test_failed_overwrite_keeps_the_old_data_set(crops):
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_something_else_of_that_name_is_never_touched(crops, overwrite):
-    with pytest.raises(errors.UserError, match="crops' exists and was not made by prepare.py"):
+    with pytest.raises(errors.UserError, match="crops' exists and was not made by reid prepare"):
         run(crops, data_dir=crops.parent, name="crops", overwrite=overwrite)
     assert (crops / "train" / "a.jpg").exists()
 
@@ -359,9 +359,9 @@ def test_synthetic_source_is_another_world_by_default(tmp_path):
 
 def test_help_names_each_made_data_sets_own_defaults():
     text = " ".join(command("--help").stdout.split())
-    assert "--seed: synthetic (0 if not given), synthetic_video (0 if not given), synthetic_source (1 if not" in text
-    assert "--palette: synthetic (0 if not given), synthetic_video (0 if not given), synthetic_source (1 if not" in text
-    assert "--num_junk: synthetic (50 if not given), synthetic_source (50 if not given): as in" in text
+    assert "and all else. (default: 0 of synthetic, 0 of synthetic_video, 1 of synthetic_source)" in text
+    assert "walk alike. (default: 0 of synthetic, 0 of synthetic_video, 1 of synthetic_source)" in text
+    assert "badly cropped. (default: 50 of synthetic, 50 of synthetic_source)" in text
 
 
 @pytest.fixture

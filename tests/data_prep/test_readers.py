@@ -177,7 +177,7 @@ def test_cuhk03_mat_names_what_is_wrong(cuhk03_mat, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "h5py", None)
         write_protocol(config, ["1_002_1_01.png"] * 3)
-        with pytest.raises(errors.UserError, match=r"needs h5py: pip install -e .\[cuhk03\]"):
+        with pytest.raises(errors.UserError, match=r"needs h5py, the extra \[cuhk03\]"):
             cuhk03.read(source(root), boxes="detected")
     (root / "cuhk03_release" / "cuhk-03.mat").write_bytes(b"nonsense")
     with pytest.raises(errors.UserError, match="cuhk-03.mat is no readable HDF5 file"):

@@ -149,7 +149,7 @@ def test_a_limit_of_people_known(capsys):
     assert 0.02 < np.mean([matches[0].is_near for matches in ranked]) < 0.3
     ranking.calibrate(known, made(np.eye(400)), false_alarms=0.1)
     assert "the gallery has 400 images, more than the 180 of the calibration" in capsys.readouterr().out
-    with pytest.raises(errors.UserError, match="--calibration: .* two known people at least"):
+    with pytest.raises(errors.UserError, match="two known people at least"):
         ranking.calibrate(made(np.eye(3), pids=[1, 1, -1]), known, false_alarms=0.1)
 
 

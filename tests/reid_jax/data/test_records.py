@@ -30,7 +30,7 @@ def test_fingerprint_tells_splits_apart_and_is_stable(prepared):
 def test_errors(prepared, tmp_path):
     with pytest.raises(errors.UserError, match="no prepared data set 'shop' in '.*', which holds tiny; .*") as raised:
         records_lib.load_records(prepared, "shop")
-    assert f"prepare.py --data_dir={prepared} and --dataset=shop --source=..., or " in str(raised.value)
+    assert f"reid prepare --data_dir={prepared} and --dataset=shop --source=..., or " in str(raised.value)
     assert str(raised.value).endswith(" --dataset=folder --name=shop --source=...")
     with pytest.raises(errors.UserError, match="no prepared data set 'tiny' in '.*', which holds none; make it"):
         records_lib.load_records(tmp_path / "nowhere", "tiny")

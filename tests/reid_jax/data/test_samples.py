@@ -83,5 +83,5 @@ def test_errors():
         tracklet_samples(dataclasses.replace(RECORDS, pids=np.array([1, 1, 3, 3, 9, 1])), max_frames=9)
     with pytest.raises(errors.UserError, match="tracklet 2 have different camids: 1 and 0, at frame003.jpg"):
         tracklet_samples(dataclasses.replace(RECORDS, camids=np.array([0, 0, 1, 0, 0, 1])), max_frames=9)
-    with pytest.raises(errors.UserError, match="data.max_frames must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="max_frames"):
         tracklet_samples(RECORDS, max_frames=0)

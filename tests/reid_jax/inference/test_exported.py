@@ -25,7 +25,7 @@ from reid_jax.models.reid import ReidModel
 INFO = exported.Info("c0ffee", 24, 12, 16, "float32", "a tiny model")
 FACTS = {"format": "reid_jax embedding model 1", **INFO._asdict(), "platforms": ["cpu"], "jax": "0"}
 ENTRIES = {"info": "model.json", "program": "model.stablehlo"}
-REFUSED = "is no exported model as export.py writes it: "
+REFUSED = "is no exported model as `reid export` writes it: "
 
 
 def noise(count, height, width, *, seed=0):

@@ -118,3 +118,32 @@ def test_a_folder_of_something_else_is_not_replaced(workdir, folder, tmp_path):
     before = (folder / "weights.safetensors").read_bytes()
     export.export_folder(str(workdir), str(folder))  # an earlier model is
     assert (folder / "weights.safetensors").read_bytes() == before and model_folder.is_model_folder(folder)
+
+
+def test_a_name_is_a_run_in_runs(workdir, tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "shop").symlink_to(workdir)
+    monkeypatch.chdir(tmp_path)
+    images = np.zeros((2, 30, 20, 3), np.uint8)
+    np.testing.assert_array_equal(
+        reid_jax.load_model("shop").embed(images), reid_jax.load_model(str(workdir)).embed(images)
+    )
+    with pytest.raises(errors.UserError, match="^there is no run directory"):
+        reid_jax.load_model("shoe")
+
+
+def test_what_does_not_fit_is_named():
+    with pytest.raises(ValueError, match="gallery"):
+        reid_jax.search(np.ones((1, 2)), np.ones((0, 2)))
+    with pytest.raises(ValueError, match="top"):
+        reid_jax.search(np.ones((1, 2)), np.ones((3, 2)), top=0)
+    for options in ({"num_groups": 0}, {"num_groups": 5}, {"k1": 0}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            reid_jax.group(np.eye(5), **options)
+    with pytest.raises(ValueError, match="embeddings"):
+        reid_jax.group(np.ones((1, 2)))
+
+
+def test_submodules_are_seen_before_they_are_imported():
+    assert {"load_model", "search", "group", "Samples", "losses", "distances"} <= set(dir(reid_jax))
+    assert "dissimilarity" in dir(reid_jax.distances) and reid_jax.distances.dissimilarity.dissimilarities

@@ -13,7 +13,7 @@ from reid_jax.retrieval import embedding_files
 from reid_jax.retrieval.embedding_files import Origin
 
 ORIGIN = Origin("c0ffee", 24, 12, "/photos/of people", ("data", "tiny", "gallery"))
-REFUSED = "is no file of embeddings as embed.py writes it: "
+REFUSED = "is no file of embeddings as `reid embed` writes it: "
 
 
 def make_arrays(num_items=7, dim=5, *, seed=0):
