@@ -191,6 +191,7 @@ def check_labels(config: ConfigDict, labels: np.ndarray) -> None:
         raise errors.UserError(
             f"labels.method = {config.labels.method!r} gives {num_clusters} clusters of {num_labelled} samples; at least "
             f"train.num_ids = {config.train.num_ids} and {size} are needed: lower train.num_ids"
+            + (" or selection.threshold" if config.labels.method == "kmeans" else "")
         )
 
 

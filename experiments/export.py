@@ -19,7 +19,7 @@ from absl import flags
 from PIL import Image
 
 from reid_jax import atomic, errors, features, sharding
-from reid_jax.cli import program, shared_flags
+from reid_jax.cli import program
 from reid_jax.data.images import resize_images
 from reid_jax.embeddings import l2_normalize
 from reid_jax.inference import exported, model_folder, onnx_export, trained_model
@@ -150,7 +150,12 @@ def main() -> None:
 
 def define_flags() -> None:
     """Defines the command line."""
-    shared_flags.define_model()
+    program.group("Input")
+    flags.DEFINE_string(
+        "model",
+        None,
+        "A run directory (its best model), its folder checkpoints/best or checkpoints/last, or a model folder.",
+    )
     program.group("Output")
     flags.DEFINE_string("output", None, "The file to write, .zip or .onnx, or the folder.")
 

@@ -41,7 +41,7 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
 
     config.selection = ml_collections.ConfigDict()  # of kmeans
     config.selection.threshold = 0.95 if small else 0.85  # lambda, the cosine to the centre (PUL eq. 2)
-    config.selection.compared = "own"  # "own" | "any" | "none": all samples
+    config.selection.compared = "none"  # "own" | "any" | "none": all samples, as the other labellers
 
     config.head = ml_collections.ConfigDict()
     config.head.dim = 256 if small else 0  # of repelled: the embeddings that are trained; 0: the backbone's

@@ -22,6 +22,7 @@ from reid_jax.runs import base_config, config_rules
 _CONFIGS = pathlib.Path(importlib.util.find_spec("reid_jax.experiments.configs").submodule_search_locations[0])
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
 _NAME = re.compile(r"(--?config=)([a-z_]+)(:\w+)?")
+_PATH = re.compile(r"--?config=(.+\.py)(?::\w+)?")
 
 
 def run(method: str, run_method: Callable[[ConfigDict, str], Any], *, variant_fields: Sequence[str] = ()) -> None:
@@ -43,7 +44,10 @@ def run(method: str, run_method: Callable[[ConfigDict, str], Any], *, variant_fi
         workdir = pathlib.Path(flags.FLAGS.workdir or default)
         check_workdir(workdir)
         made.prepare_missing(config)
-        run_method(config, str(workdir))
+        try:
+            run_method(config, str(workdir))
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt("the same command goes on from the last checkpoint") from error
 
     variant = "".join("[_from_SOURCE]" if section == "source" else f"_{field.upper()}" for section, field in paths)
     define_flags = functools.partial(_define_flags, method, f"runs/{method}{variant}_DATASET")
@@ -102,6 +106,8 @@ def _replace_config_names() -> None:
             named = named and re.fullmatch(r"()([a-z_]+)(:\w+)?", argument)
         if named and not pathlib.Path(named[2]).exists():
             sys.argv[place] = f"{named[1]}{_config_file(named[2])}{named[3] or ''}"
+        elif (path := _PATH.fullmatch(argument)) and not pathlib.Path(path[1]).is_file():
+            raise errors.UserError(f"there is no file {path[1]!r}")
 
 
 def _config_file(name: str) -> pathlib.Path:
@@ -112,8 +118,8 @@ def _config_file(name: str) -> pathlib.Path:
     """
     file = _CONFIGS / f"{name}.py"
     if not file.is_file():
-        names = sorted(path.stem for path in _CONFIGS.glob("[a-z]*.py"))
-        raise errors.UserError(f"--config: there is no config {name!r}, it must be a file or one of {', '.join(names)}")
+        names = sorted(path.stem for path in _CONFIGS.glob("[a-z]*.py") if "def get_config" in path.read_text())
+        raise errors.UserError(f"there is no config {name!r}, it must be a file or one of {', '.join(names)}")
     return file
 
 

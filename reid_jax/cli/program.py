@@ -176,8 +176,8 @@ def _guarded(main: Callable[[], None], argv: list[str]) -> None:
         if error.errno not in _USER_ERRNOS:
             raise
         _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"interrupted; {error}" if str(error) else "interrupted", file=sys.stderr)
         sys.exit(130)
 
 

@@ -110,7 +110,9 @@ def run_config(checkpoint: str | pathlib.Path) -> ConfigDict:
             for name in ("cache_dir", "cache_gib", "num_workers"):  # of the machine that trained
                 config.data[name] = own[name]
             return config
-    raise errors.UserError(f"no run directory at {str(checkpoint)!r}: neither it nor its parents hold config.json")
+    raise errors.UserError(
+        f"no model at {str(checkpoint)!r}: a run directory holds config.json, a model folder model.json"
+    )
 
 
 def load_run(workdir: str | pathlib.Path) -> tuple[nn.Module, dict[str, Any], ConfigDict]:

@@ -87,7 +87,11 @@ def check_same_run(workdir: pathlib.Path, record: dict[str, Any]) -> None:
             f"workdir: {str(workdir)!r} holds a run on other images or labels than data.dataset = "
             f"{record['data']['dataset']!r} has now; choose another --workdir"
         )
-    before.setdefault("method", record["method"])  # a run from before it was noted
+    method = before.setdefault("method", record["method"])  # a run from before it was noted
+    if method != record["method"]:
+        raise errors.UserError(
+            f"workdir: {str(workdir)!r} holds a run of {method}, this one is of {record['method']}; choose another --workdir"
+        )
     for name, value in config_rules.flat_fields(record).items():
         if name not in before or (before[name] != value and name not in FREE_FIELDS):
             raise errors.UserError(

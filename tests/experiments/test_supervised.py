@@ -66,7 +66,7 @@ def test_errors(prepared):
 
 def test_evaluate_says_what_is_missing(tmp_path):
     command = [sys.executable, ROOT / "experiments/evaluate.py"]
-    for arguments, message in (([], "--model is needed"), ([f"--checkpoint={tmp_path}"], "no run directory at")):
+    for arguments, message in (([], "--model is needed"), ([f"--checkpoint={tmp_path}"], "no model at")):
         found = subprocess.run([*command, *arguments], capture_output=True, text=True)
         assert found.returncode == 2 and found.stderr.startswith("error: ") and message in found.stderr
         assert len(found.stderr.strip().splitlines()) == 1

@@ -104,7 +104,7 @@ def test_errors():
     with pytest.raises(ValueError, match=r"x must"):
         kmeans.kmeans(KEY, X[:, 0], num_clusters=3)
     for number in (0, 206):
-        with pytest.raises(ValueError, match=rf"num_clusters must be in 1..205, the number of rows, got {number}"):
+        with pytest.raises(ValueError, match="num_clusters must"):
             kmeans.kmeans(KEY, X, num_clusters=number)
     with pytest.raises(ValueError, match="max_iterations and num_init must"):
         kmeans.kmeans(KEY, X, num_clusters=3, max_iterations=0)

@@ -164,10 +164,10 @@ def test_errors():
     with pytest.raises(ValueError, match=r"initial_labels must"):
         propagation.propagate_labels(square, square[:2])
     for alpha in (1.0, -0.1):
-        with pytest.raises(ValueError, match=f"alpha must be at least 0 and less than 1, got {alpha}"):
+        with pytest.raises(ValueError, match="alpha must"):
             propagation.propagate_labels(square, square, alpha=alpha)
     for num_anchors in (0, 4):
-        with pytest.raises(ValueError, match=rf"num_anchors must be in 1..3, .*, got {num_anchors}"):
+        with pytest.raises(ValueError, match="num_anchors must"):
             propagation.density_peaks(square, num_anchors=num_anchors)
-        with pytest.raises(ValueError, match=rf"num_anchors must be in 1..3, .*, got {num_anchors}"):
+        with pytest.raises(ValueError, match="num_anchors must"):
             propagation.farthest_points(square, num_anchors=num_anchors)

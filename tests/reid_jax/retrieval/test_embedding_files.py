@@ -156,7 +156,7 @@ def test_writing_what_does_not_fit_is_refused(tmp_path):
         with pytest.raises(ValueError, match=r"embeddings must"):
             write(tmp_path / "a.npz", make_arrays() | {"embeddings": np.zeros(shape)})
     for name in ("paths", "pids", "camids"):
-        with pytest.raises(ValueError, match=rf"{name} must be \[7\] as embeddings, got shape \(6,\)"):
+        with pytest.raises(ValueError, match=f"{name} must"):
             write(tmp_path / "a.npz", make_arrays() | {name: make_arrays(6)[name]})
     assert list(tmp_path.iterdir()) == []
 

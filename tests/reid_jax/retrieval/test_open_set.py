@@ -242,7 +242,7 @@ def test_holds_for_people_who_were_not_calibrated_on():
 def test_errors_of_calibrate():
     near = Nearest(SAME, OTHER)
     for rate in (-0.01, 1, 1.5, np.nan):
-        with pytest.raises(ValueError, match=rf"false_alarm_rate must be in \[0, 1\), got {rate}"):
+        with pytest.raises(ValueError, match="false_alarm_rate must"):
             open_set.calibrate(near, false_alarm_rate=rate)
     for items in (slice(4, 5), slice(0, 0)):
         with pytest.raises(ValueError, match="nearest must"):
