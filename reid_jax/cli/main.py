@@ -55,7 +55,11 @@ def main() -> None:
 
     program.started_as = f"reid {name}"
     sys.argv = [f"reid {name}", *arguments]
-    runpy.run_module(f"reid_jax.{module}", run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(f"reid_jax.{module}", run_name="__main__", alter_sys=True)
+    except KeyboardInterrupt:  # while modules are imported: later `program` catches it
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 def usage() -> str:

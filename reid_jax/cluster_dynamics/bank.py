@@ -18,7 +18,7 @@ import numpy as np
 from reid_jax import memory
 from reid_jax.cluster_dynamics.choices import Options, check_options
 from reid_jax.cluster_dynamics.merge import merge
-from reid_jax.cluster_dynamics.neighborhood import look_around
+from reid_jax.cluster_dynamics.neighborhood import find_neighborhoods
 from reid_jax.cluster_dynamics.placement import place
 from reid_jax.cluster_dynamics.split import split
 
@@ -106,7 +106,7 @@ def update_label_bank(
 
 @partial(jax.jit, static_argnames="options")
 def _update(labels, features, indices, key, *, options: Options):
-    batch = look_around(features, indices, options)
+    batch = find_neighborhoods(features, indices, options)
     labels = place(labels, batch, options)
     num_levels, num_items = labels.shape
     # The clusters of a level are the units of the next; below the lowest level every item is one.

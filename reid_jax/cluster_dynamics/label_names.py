@@ -1,11 +1,11 @@
-"""The names of clusters in an array of labels: every cluster is called after its lowest item."""
+"""Labels of clusters: every cluster is labelled by the index of its lowest item."""
 
 import jax
 import jax.numpy as jnp
 
 
-def renamed(labels: jax.Array) -> jax.Array:
-    """Returns the labels with each cluster called after its lowest item.
+def relabel_by_lowest_item(labels: jax.Array) -> jax.Array:
+    """Returns the labels with each cluster labelled by its lowest item.
 
     Args:
         labels: [N] int32, 0..2 N - 1.
@@ -17,7 +17,7 @@ def renamed(labels: jax.Array) -> jax.Array:
     return jnp.full(2 * len(labels), len(labels), jnp.int32).at[labels].min(order)[labels]
 
 
-def united(labels: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:
+def merge_labels(labels: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:
     """Returns the labels with clusters `first` and `second` united, transitively; the lowest label stays.
 
     Args:

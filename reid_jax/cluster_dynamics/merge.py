@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from reid_jax.cluster_dynamics.choices import Options
-from reid_jax.cluster_dynamics.label_names import united
+from reid_jax.cluster_dynamics.label_names import merge_labels
 from reid_jax.cluster_dynamics.neighborhood import Batch
-from reid_jax.cluster_dynamics.unit_graphs import connections, shares_of_first, unit_similarities
+from reid_jax.cluster_dynamics.unit_graphs import connections, propagate_from_first, unit_similarities
 
 
 def merge(labels: jax.Array, border: jax.Array, means: jax.Array, batch: Batch, options: Options) -> jax.Array:
@@ -18,32 +18,32 @@ def merge(labels: jax.Array, border: jax.Array, means: jax.Array, batch: Batch, 
         labels: [N] int32, of this level.
         border: [N] int32, labels of the level above: only clusters inside one of its clusters unite.
         means: [N, D] float32, the clusters' mean features by label.
-        batch: from `look_around`.
+        batch: from `find_neighborhoods`.
         options: `Options`.
     """
     of_level = {"labels": labels, "border": border, "means": means, "min_similarity": batch.min_similarity}
-    unites = jax.vmap(partial(_unites, **of_level, options=options))(batch.around, batch.connected, batch.used)
+    unites = jax.vmap(partial(_unites, **of_level, options=options))(batch.neighbors, batch.connected, batch.is_valid)
     own = jnp.broadcast_to(labels[batch.items][:, None], unites.shape)
-    return united(labels, own, jnp.where(unites, labels[batch.around], own))
+    return merge_labels(labels, own, jnp.where(unites, labels[batch.neighbors], own))
 
 
-def _unites(around, connected, used, *, labels, border, means, min_similarity, options: Options):
+def _unites(neighbors, connected, is_valid, *, labels, border, means, min_similarity, options: Options):
     """Returns [M + 1] bool: whose clusters the first item's unites with.
 
     Args:
-        around: [M + 1] int32, an item of the batch, then its nearest ones.
+        neighbors: [M + 1] int32, an item of the batch, then its nearest ones.
         connected: [M + 1, M + 1] bool, between those.
-        used: scalar bool, whether there is such an item.
+        is_valid: scalar bool, whether there is such an item.
         labels: [N] int32, as in `merge`.
         border: [N] int32, likewise.
         means: [N, D] float32, likewise.
         min_similarity: scalar.
         options: `Options`.
     """
-    clusters = labels[around]
+    clusters = labels[neighbors]
     # A cluster is represented by the item nearest to the batch's, its first one here.
-    is_first = ~jnp.any((clusters[:, None] == clusters) & jnp.tri(len(around), k=-1, dtype=bool), axis=1)
-    valid = is_first & (border[around] == border[around[0]]) & used
+    is_first = ~jnp.any((clusters[:, None] == clusters) & jnp.tri(len(neighbors), k=-1, dtype=bool), axis=1)
+    valid = is_first & (border[neighbors] == border[neighbors[0]]) & is_valid
     between = unit_similarities(means, clusters, options)
     if options.criterion == "average_linkage":
         unites = (between[0] > min_similarity) & valid
@@ -51,7 +51,7 @@ def _unites(around, connected, used, *, labels, border, means, min_similarity, o
         if options.connected_by == "centers":
             connected = connections(between, valid, min_similarity, options)
         connected = connected & valid[:, None] & valid
-        unites = (shares_of_first(connected, between, options) > options.threshold) & valid
+        unites = (propagate_from_first(connected, between, options) > options.threshold) & valid
     nearest = clusters == clusters[1]
     allowed = jnp.any(unites & nearest) | nearest[0]
     return unites & allowed if options.guarded else unites

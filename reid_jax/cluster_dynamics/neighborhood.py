@@ -12,45 +12,45 @@ from reid_jax.cluster_dynamics.unit_graphs import connections, unit_similarities
 
 
 class Batch(NamedTuple):
-    """What a batch's items have around them.
+    """A batch's items and their nearest neighbours.
 
     Attributes:
         items: [B] int32.
-        used: [B] bool; others only fill the batch.
+        is_valid: [B] bool; others only fill the batch.
         similarities: [B, N] to all items.
-        around: [B, M + 1] int32, each item itself, then its nearest ones in descending order.
-        around_similarities: [B, M + 1, M + 1], between those.
+        neighbors: [B, M + 1] int32, each item itself, then its nearest ones in descending order.
+        neighbor_similarities: [B, M + 1, M + 1], between those.
         connected: [B, M + 1, M + 1] bool, mutual neighbours among those, and similar enough.
         min_similarity: scalar.
     """
 
     items: jax.Array
-    used: jax.Array
+    is_valid: jax.Array
     similarities: jax.Array
-    around: jax.Array
-    around_similarities: jax.Array
+    neighbors: jax.Array
+    neighbor_similarities: jax.Array
     connected: jax.Array
     min_similarity: jax.Array
 
 
-def look_around(features: jax.Array, indices: jax.Array, options: Options) -> Batch:
-    """Finds what the batch's items have around them.
+def find_neighborhoods(features: jax.Array, indices: jax.Array, options: Options) -> Batch:
+    """Finds the nearest neighbours of a batch's items, and which of them are connected.
 
     Args:
         features: [N, D] float32, L2-normalised.
         indices: [B] integer; negative: none. An item given twice counts twice in the estimate of min_similarity.
         options: `Options`.
     """
-    used = indices >= 0
-    items = jnp.where(used, indices, 0).astype(jnp.int32)
+    is_valid = indices >= 0
+    items = jnp.where(is_valid, indices, 0).astype(jnp.int32)
     similarities = jnp.matmul(features[items], features.T, precision=jax.lax.Precision.HIGHEST)
     others = similarities.at[jnp.arange(len(items)), items].set(-jnp.inf)
     nearest = jax.lax.top_k(others, min(options.num_neighbors, len(features) - 1))[1]
-    min_similarity = _min_similarity(jnp.where(used[:, None] & (others > -jnp.inf), others, jnp.nan), options)
-    around = jnp.concatenate([items[:, None], nearest], axis=1)
-    near = jax.vmap(lambda units: unit_similarities(features, units, options))(around)
+    min_similarity = _min_similarity(jnp.where(is_valid[:, None] & (others > -jnp.inf), others, jnp.nan), options)
+    neighbors = jnp.concatenate([items[:, None], nearest], axis=1)
+    near = jax.vmap(lambda units: unit_similarities(features, units, options))(neighbors)
     connected = jax.vmap(partial(connections, valid=None, min_similarity=min_similarity, options=options))(near)
-    return Batch(items, used, similarities, around, near, connected, min_similarity)
+    return Batch(items, is_valid, similarities, neighbors, near, connected, min_similarity)
 
 
 def _min_similarity(similarities, options: Options):

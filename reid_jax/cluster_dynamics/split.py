@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from reid_jax.cluster_dynamics.anchors import best_anchor, choose_anchors
 from reid_jax.cluster_dynamics.choices import Options
-from reid_jax.cluster_dynamics.label_names import renamed
+from reid_jax.cluster_dynamics.label_names import relabel_by_lowest_item
 from reid_jax.cluster_dynamics.neighborhood import Batch
 from reid_jax.cluster_dynamics.unit_graphs import affinity_of, connections, propagate, unit_similarities
 from reid_jax.embeddings import l2_normalize
@@ -30,7 +30,7 @@ class _Level(NamedTuple):
         labels: [N] int32, of this level.
         is_unit: [N] bool, the items that the units of the level below are called after.
         means: [N, D] float32, the units' mean features by label.
-        batch: from `look_around`.
+        batch: from `find_neighborhoods`.
         own: [B] int32, the label of each item's cluster.
         active: [B] bool, whether that is to be split, and for this item.
         num_units: [B] int32, the units of active clusters, 0 for others.
@@ -72,7 +72,7 @@ def split(
         labels: [N] int32, of this level.
         units: [N] int32, labels of the level below.
         means: [N, D] float32, the units' mean features by label.
-        batch: from `look_around`; of a cluster's items in it the first counts: its similarities order the units.
+        batch: from `find_neighborhoods`; of a cluster's items in it the first counts: its similarities order the units.
         key: jax PRNG key for random anchors, or None.
         options: `Options`.
     """
@@ -83,7 +83,7 @@ def split(
     num_chunks = (jnp.sum(level.active) + _CHUNK - 1) // _CHUNK
     split_chunk = partial(_split_chunk, order=order, level=level, key=key, options=options)
     names = jax.lax.fori_loop(0, num_chunks, split_chunk, labels)  # by unit
-    return renamed(names[units])
+    return relabel_by_lowest_item(names[units])
 
 
 def _level(labels, units, means, batch: Batch, options: Options) -> _Level:
@@ -91,11 +91,11 @@ def _level(labels, units, means, batch: Batch, options: Options) -> _Level:
     num_items, batch_size = len(labels), len(batch.items)
     is_unit = units == jnp.arange(num_items)  # a unit's label is an item of it, by which it is found
     own = labels[batch.items]
-    again = jnp.any((own[:, None] == own) & batch.used & jnp.tri(batch_size, k=-1, dtype=bool), axis=1)
+    again = jnp.any((own[:, None] == own) & batch.is_valid & jnp.tri(batch_size, k=-1, dtype=bool), axis=1)
     num_own, num_units = (
         jnp.zeros(num_items, jnp.int32).at[labels].add(counted)[own] for counted in (1, is_unit.astype(jnp.int32))
     )
-    active = batch.used & ~again & (num_own > options.min_split_size) & (num_units > 1)
+    active = batch.is_valid & ~again & (num_own > options.min_split_size) & (num_units > 1)
     return _Level(labels, is_unit, means, batch, own, active, jnp.where(active, num_units, 0))
 
 

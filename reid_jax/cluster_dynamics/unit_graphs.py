@@ -54,7 +54,7 @@ def propagate(affinity: jax.Array, initial_labels: jax.Array, alpha: float, opti
     return propagation.propagate_labels(normalized, initial_labels, alpha=alpha)
 
 
-def shares_of_first(connected: jax.Array, similarities: jax.Array, options: Options) -> jax.Array:
+def propagate_from_first(connected: jax.Array, similarities: jax.Array, options: Options) -> jax.Array:
     """Returns [n] float32: how much of the first unit reaches each, connected [n, n] bool."""
     affinity = affinity_of(connected, similarities, options)
     first = jnp.zeros((len(affinity), 1)).at[0].set(1)

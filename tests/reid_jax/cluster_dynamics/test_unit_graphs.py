@@ -34,5 +34,5 @@ def test_shares_of_two_connected_units_by_hand(weights, expected):
     affinity = unit_graphs.affinity_of(connected, cosines, options)
     np.testing.assert_allclose(affinity, expected * np.array([[0, 1, 0], [1, 0, 0], [0, 0, 0]]), rtol=1e-6)
     passed_on = 0.5 * expected / (1 + expected)  # degrees are 1 + the affinity
-    shares = unit_graphs.shares_of_first(connected, cosines, options)
+    shares = unit_graphs.propagate_from_first(connected, cosines, options)
     np.testing.assert_allclose(shares, np.array([1, passed_on, 0]) / (1 - passed_on**2), rtol=1e-5)
