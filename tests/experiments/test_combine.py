@@ -64,7 +64,7 @@ def test_a_pair_trains_with_one_compilation(prepared, tmp_path, monkeypatch, lab
         (
             "kmeans",
             "triplet",
-            {"selection__threshold": 1.0, "train__num_ids": 8},
+            {"selection__compared": "own", "selection__threshold": 1.0, "train__num_ids": 8},
             "gives 8 clusters of 8 samples; at least",
         ),
     ],

@@ -6,6 +6,7 @@ import sys
 import pytest
 from tiny_data import ROOT
 
+from reid_jax import errors
 from reid_jax.cli import command_line, main
 
 
@@ -53,9 +54,13 @@ def test_a_config_by_its_name(monkeypatch, argument):
 
 
 def test_a_config_by_its_path_stays(monkeypatch, tmp_path):
+    (tmp_path / "own.py").touch()
     monkeypatch.setattr(sys, "argv", ["reid train hct", f"--config={tmp_path}/own.py:market1501"])
     command_line._replace_config_names()
     assert sys.argv[-1] == f"--config={tmp_path}/own.py:market1501"
+    monkeypatch.setattr(sys, "argv", ["reid train hct", f"--config={tmp_path}/none.py:market1501"])
+    with pytest.raises(errors.UserError, match="^there is no file '.*none.py'"):
+        command_line._replace_config_names()
 
 
 def test_it_runs_from_any_folder_and_starts_without_jax(tmp_path):
