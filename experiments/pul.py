@@ -30,13 +30,13 @@ def known_classes(config: ConfigDict, train_ids: np.ndarray) -> np.ndarray:
         UserError: there are fewer than L identities.
     """
     identities = np.unique(train_ids[train_ids >= 0])
-    wanted = config.selection.num_labelled_ids
-    if wanted > len(identities):
+    num_labelled = config.selection.num_labelled_ids
+    if num_labelled > len(identities):
         raise errors.UserError(
-            f"selection.num_labelled_ids must be at most the {len(identities)} known identities, got {wanted}"
+            f"selection.num_labelled_ids must be at most the {len(identities)} known identities, got {num_labelled}"
         )
     # The tag keeps it apart from the draws of batches, [seed, iteration, epoch], and frames.
-    chosen = np.random.default_rng([config.seed, 0, 0, 2]).permutation(identities)[:wanted]
+    chosen = np.random.default_rng([config.seed, 0, 0, 2]).permutation(identities)[:num_labelled]
     classes = np.full(len(train_ids), -1)
     for number, identity in enumerate(chosen):
         classes[train_ids == identity] = number
@@ -56,17 +56,19 @@ def count_clusters(config: ConfigDict, known: np.ndarray) -> int:
         )
     # With all labels known there is nothing to cluster: supervised training.
     num_clusters = num_clusters if num_unknown else 0
-    num_known, surely = len(known) - num_unknown, num_clusters
+    num_known, num_always_selected = len(known) - num_unknown, num_clusters
     if config.selection.compared == "none":
-        surely = num_unknown
-    if config.train.batch_size > num_known + surely:
+        num_always_selected = num_unknown
+    if config.train.batch_size > num_known + num_always_selected:
         raise errors.UserError(
-            f"train.batch_size must be at most {num_known + surely}, got {config.train.batch_size}: of "
-            f"cluster.num_clusters = {num_clusters} clusters {surely} samples are sure to be selected, and {num_known} "
+            f"train.batch_size must be at most {num_known + num_always_selected}, got {config.train.batch_size}: of "
+            f"cluster.num_clusters = {num_clusters} clusters {num_always_selected} samples are sure to be selected, and {num_known} "
             "samples are labelled"
         )
     if config.stop.signal == "silhouette":
-        raise errors.UserError("stop.signal must be 'selected' or 'agreement', got 'silhouette', which is not computed")
+        raise errors.UserError(
+            "stop.signal must be 'selected' or 'agreement', got 'silhouette', which PUL does not compute"
+        )
     return num_clusters
 
 
@@ -113,7 +115,7 @@ def cluster_and_select(
 def check_start(config: ConfigDict, objective: Objective, *, is_finished: bool) -> None:
     """Checks that there is an original model to start from, or a source to train it on.
 
-    Every iteration starts from it, a resumed one too, but not a finished run, which shows its result.
+    Needed even when resuming, since every iteration starts from it; a finished run only shows its result.
 
     Raises:
         UserError: there is neither.

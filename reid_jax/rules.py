@@ -1,4 +1,4 @@
-"""Rules that options keep, in words and as tests, so that what is checked and what is said stand together."""
+"""Validation rules of options: each has its text for error messages and its predicate."""
 
 import math
 from collections.abc import Callable

@@ -57,7 +57,7 @@ class Collection:
         return self._embeddings
 
     def place(self, index: int) -> tuple[str, ...] | None:
-        """What tells an image from all others: its file's path, or its data set and path in it; None: not known."""
+        """A key that identifies an image: its file's path, or its data set and path in it; None: not known."""
         path = str(self.paths[index])
         if self.origin.dataset:
             return (*self.origin.dataset, path)
@@ -80,7 +80,7 @@ class Collection:
                 records, positions = self._records
                 data = records.encoded(positions[str(self.paths[index])])
             else:
-                # An .npz may be a stranger's and name anything: a pipe would never end.
+                # An untrusted .npz can name any path; reading a pipe would hang.
                 file = inside(self.origin.folder, self.paths[index]) if self.origin.folder else None
                 if file is None or not file.is_file() or file.stat().st_size > _MOST_BYTES:
                     return None

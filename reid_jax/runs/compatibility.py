@@ -36,8 +36,8 @@ def is_finished(workdir: str | pathlib.Path, config: ConfigDict) -> bool:
     workdir = pathlib.Path(workdir)
     if not (workdir / "result.json").exists():
         return False
-    before = config_rules.flat_fields(logs.read_json(workdir / "config.json"))
-    return before.get("train.num_iterations") == config.train.num_iterations
+    saved = config_rules.flat_fields(logs.read_json(workdir / "config.json"))
+    return saved.get("train.num_iterations") == config.train.num_iterations
 
 
 def finished_result(workdir: str | pathlib.Path, config: ConfigDict) -> dict[str, Any] | None:
@@ -49,14 +49,14 @@ def finished_result(workdir: str | pathlib.Path, config: ConfigDict) -> dict[str
     workdir = pathlib.Path(workdir)
     if not (workdir / "result.json").exists():
         return None
-    before = config_rules.flat_fields(logs.read_json(workdir / "config.json"))
+    saved = config_rules.flat_fields(logs.read_json(workdir / "config.json"))
     for field, value in config_rules.flat_fields(_as_json(config.to_dict())).items():
-        if field not in FINISHED_FREE_FIELDS and (field not in before or before[field] != value):
+        if field not in FINISHED_FREE_FIELDS and (field not in saved or saved[field] != value):
             raise errors.UserError(
-                f"workdir: {str(workdir)!r} holds a finished run with {field} = {before.get(field)!r}, this one has "
+                f"workdir: {str(workdir)!r} holds a finished run with {field} = {saved.get(field)!r}, this one has "
                 f"{value!r}; choose another --workdir"
             )
-    if "data_fingerprint" in before and before["data_fingerprint"] != load_dataset(config.data).fingerprint:
+    if "data_fingerprint" in saved and saved["data_fingerprint"] != load_dataset(config.data).fingerprint:
         raise errors.UserError(
             f"workdir: {str(workdir)!r} holds a finished run on other data than data.dir = {config.data.dir!r} has as "
             f"{config.data.dataset!r} now; choose another --workdir"
@@ -81,21 +81,21 @@ def check_same_run(workdir: pathlib.Path, record: dict[str, Any]) -> None:
             f"workdir: {str(workdir)!r} has checkpoints but no config.json that says what they are of; "
             "choose another --workdir"
         )
-    before = config_rules.flat_fields(logs.read_json(path))
-    if before.get("data_fingerprint") not in (None, record["data_fingerprint"]):
+    saved = config_rules.flat_fields(logs.read_json(path))
+    if saved.get("data_fingerprint") not in (None, record["data_fingerprint"]):
         raise errors.UserError(
             f"workdir: {str(workdir)!r} holds a run on other images or labels than data.dataset = "
             f"{record['data']['dataset']!r} has now; choose another --workdir"
         )
-    method = before.setdefault("method", record["method"])  # a run from before it was noted
+    method = saved.setdefault("method", record["method"])  # a run from before it was noted
     if method != record["method"]:
         raise errors.UserError(
             f"workdir: {str(workdir)!r} holds a run of {method}, this one is of {record['method']}; choose another --workdir"
         )
     for name, value in config_rules.flat_fields(record).items():
-        if name not in before or (before[name] != value and name not in FREE_FIELDS):
+        if name not in saved or (saved[name] != value and name not in FREE_FIELDS):
             raise errors.UserError(
-                f"workdir: {str(workdir)!r} holds a run with {name} = {before.get(name)!r}, this one has "
+                f"workdir: {str(workdir)!r} holds a run with {name} = {saved.get(name)!r}, this one has "
                 f"{value!r}; choose another --workdir"
             )
 

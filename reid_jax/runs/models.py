@@ -61,7 +61,7 @@ def _own_backbone(model: ConfigDict) -> nn.Module:
         network = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise errors.UserError(f"model.backbone: cannot import {model.backbone!r}: {error}") from error
-    # A config.json may be a stranger's: nothing but a network is ever called.
+    # A config.json may be untrusted: nothing but a network is ever called.
     if not (isinstance(network, type) and issubclass(network, nn.Module)):
         raise errors.UserError(f"model.backbone: {model.backbone!r} is no Flax module class (flax.linen.Module)")
     if model.frozen_stages:

@@ -86,7 +86,7 @@ class RunDirectory:
         self._record |= values
 
     def restore(self, initial: TrainState) -> TrainState:
-        """Returns the state to go on from: the last checkpoint's, or the initial one; from here on the run is this one."""
+        """Returns the state to go on from: the last checkpoint's, or the initial one."""
         restored = self._checkpoints.restore_last(initial)
         if restored is not None:
             initial, position = restored
