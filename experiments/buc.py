@@ -24,7 +24,7 @@ def merges_per_stage(config: ConfigDict, num_samples: int) -> int:
     Raises:
         UserError: no unions, or no clusters left.
     """
-    # Algorithm 1, line 3 rounds up; the text (sec. 3.2) does not, nor does the reference code.
+    # Algorithm 1, line 3 rounds up; the text (m = N mp, sec. 3.2) does not, and the reference code rounds down.
     num_merges = int(config.cluster.merge_percent * num_samples)
     num_stages = config.train.num_iterations
     if num_merges < 1 or num_samples - (num_stages - 1) * num_merges < 2:

@@ -3,8 +3,8 @@
     python experiments/combine.py --config.labels.method=hct --config.loss.kind=cluster
     python experiments/combine.py --config=combine:market1501 --config.labels.method=dbscan --config.loss.kind=triplet
 
-Labels of cluster_dynamics change with every step, so only losses without
-per-class weights can use them: triplet and unified. The papers' own pairs are the scripts hct, buc, pul, cluster_dynamics and dbscan.
+Labels of cluster_dynamics change with every step, so only losses without per-class weights can use them: triplet and
+unified. The papers' own pairs are the scripts hct, buc, pul, cluster_dynamics and dbscan.
 """
 
 from typing import Any

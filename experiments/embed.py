@@ -3,8 +3,8 @@
     python experiments/embed.py --model=runs/shop --source=/path/to/crops --output=crops.npz
     python experiments/embed.py --model=shop.zip --dataset=market1501 --split=gallery --data_dir=data --output=gallery.npz
 
-The model is a run directory, a model folder or a .zip of export. The .npz holds `embeddings` [N, D] float32 of length 1, so that
-their dot product is the cosine similarity, `paths` [N], `pids` and `camids` [N] (-1 where not known), and `origin`,
+The model is a run directory, a model folder or a .zip of export. The .npz holds `embeddings` [N, D] float32 of length 1,
+so that their dot product is the cosine similarity, `paths` [N], `pids` and `camids` [N] (-1 where not known), and `origin`,
 JSON that says what made it; plain numpy.load reads it.
 """
 

@@ -159,9 +159,8 @@ def run_pul(config: ConfigDict, workdir: str) -> dict[str, Any]:
                 labels, metrics = cluster_and_select(key, embeddings, known, config, session.mesh)  # lines 4 to 16
             run.save_pseudo_labels(labels, **metrics)
             key = jax.random.fold_in(session.key(CLASSIFIER_STREAM), run.iteration)
-            state = objectives.restart_classifier(
-                state, original, key, session.optimizer, session.mesh
-            )  # line 2: nothing above needs w
+            # Line 2, after the others, none of which needs w.
+            state = objectives.restart_classifier(state, original, key, session.optimizer, session.mesh)
         labels, metrics = run.load_pseudo_labels()
         epochs = session.draw_epochs(
             lambda rng: sampling.shuffled_batches(rng, labels, batch_size=config.train.batch_size)

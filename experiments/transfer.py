@@ -136,13 +136,11 @@ def check_data(runs: Sequence[Run]) -> None:
         if kind in checked:
             continue
         checked.add(kind)
-        try:
+        with errors.prefixed("--pairs: "):
             if run.method == "supervised":
                 source_model.check_source(run.config, target="")
             else:
                 dataset_lib.load_dataset(run.config.data)
-        except errors.UserError as error:
-            raise errors.UserError(f"--pairs: {error}") from error
 
 
 def main() -> None:

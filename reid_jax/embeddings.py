@@ -1,4 +1,4 @@
-"""Embeddings: the tuple that a model returns, and the two ways to L2-normalise: `l2_normalize`, and `unit_vectors` with a finite gradient at 0."""
+"""Embeddings: the tuple that a model returns, and L2-normalisation, for arrays and, with a gradient at 0, for losses."""
 
 from typing import NamedTuple, TypeVar
 

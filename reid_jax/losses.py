@@ -149,9 +149,8 @@ def _class_log_probabilities(embeddings, labels, table, temperature, in_use=None
     if table.ndim != 2 or table.shape[1] != embeddings.shape[1]:
         raise ValueError(f"table must be [N, D] with D = {embeddings.shape[1]}, got {table.shape}")
     table = jax.lax.stop_gradient(table)
-    logits = (
-        jnp.matmul(embeddings, table.T, precision=jax.lax.Precision.HIGHEST) / temperature
-    )  # BUC eq. (1), HCD eq. (1)
+    # BUC eq. (2), SSL eq. (1), HCD eq. (1)
+    logits = jnp.matmul(embeddings, table.T, precision=jax.lax.Precision.HIGHEST) / temperature
     if in_use is not None:
         logits = jnp.where(in_use, logits, -jnp.inf)
     return jax.nn.log_softmax(logits.astype(jnp.float32), axis=1)

@@ -66,7 +66,7 @@ def update_lookup_table(
 
     def take_turn(carry):
         turn, table = carry
-        mixed = momentum * table[labels] + (1 - momentum) * embeddings  # BUC eq. (3), HCD sec. 5.1
+        mixed = momentum * table[labels] + (1 - momentum) * embeddings  # BUC sec. 3.2, HCD sec. 5.1
         rows = l2_normalize(mixed)
         places = jnp.where((turns == turn) & (labels >= 0), labels, len(table))
         return turn + 1, table.at[places].set(rows, mode="drop")

@@ -73,7 +73,7 @@ def check_source(source: ConfigDict, target: str) -> None:
         UserError: a source is not there or has no labels, or there are no weights to start from.
     """
     names = source.data.dataset.split("+")
-    try:
+    with errors.prefixed(f"source.dataset = {source.data.dataset!r}: "):
         dataset = dataset_lib.load_dataset(source.data, splits=("train",))
         for name in names:
             part = source.data.copy_and_resolve_references()
@@ -82,8 +82,6 @@ def check_source(source: ConfigDict, target: str) -> None:
                 raise errors.UserError(f"{name!r} has no known train identities")
         supervised.check(source, TrainingData(dataset, dataset))
         models.check_start(source, models.build_model(source.model), resuming=False)
-    except errors.UserError as error:
-        raise errors.UserError(f"source.dataset = {source.data.dataset!r}: {error}") from error
     if target in names:
         print(f"the source has {target}, the target, too: its labels are used", flush=True)
 

@@ -96,7 +96,7 @@ def check_folder_of(output: str) -> None:
 
 
 def _print_help(names: list[str], more_help: Callable[[], str] | None) -> None:
-    """Prints the script's docstring and its own flags, grouped, in the order of their definition, with their defaults."""
+    """Prints the script's docstring and its own flags in groups, in the order of their definition."""
     text = (sys.modules["__main__"].__doc__ or "").strip()
     if started_as:
         text = _CONFIG.sub(r"\1:", _SCRIPT.sub(started_as, text))

@@ -42,9 +42,9 @@ def connections(similarities: jax.Array, valid: jax.Array | None, min_similarity
 def affinity_of(connected: jax.Array, similarities: jax.Array, options: Options) -> jax.Array:
     """Returns the affinity [n, n] float32 of units, connected [n, n] bool; 0 where they are not."""
     if options.weights == "gaussian":
-        weights = jnp.exp(2 * similarities - 2)  # HCD eq. (3): |u - v|^2 = 2 - 2 <u, v>
+        weights = jnp.exp(2 * similarities - 2)  # the reference code: |u - v|^2 = 2 - 2 <u, v>
     else:
-        weights = jnp.maximum(similarities, 0)
+        weights = jnp.maximum(similarities, 0)  # HCD eq. (3)
     return jnp.where(connected, weights, 0)
 
 

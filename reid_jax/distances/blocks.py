@@ -10,7 +10,7 @@ import numpy as np
 
 
 def by_row_blocks(function: Callable[[Any, int], Any], num_rows: int, block_size: int | None) -> Any:
-    """Computes rows of a result block after block, written in place, so that only one block's intermediate results are held.
+    """Computes rows of a result block after block, in place: only one block's intermediate results are held.
 
     Args:
         function: (start, size) -> pytree of arrays [size, ...], rows start..start + size - 1; traced once.

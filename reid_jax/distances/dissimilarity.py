@@ -119,9 +119,8 @@ def _between(samples, others, part_weight, camera_penalty, metric):
             distances.prepared_distances(part, other, metric=metric)
             for part, other in zip(parts, other_parts, strict=True)
         )
-        dissimilarity = (1 - part_weight) * dissimilarity + part_weight / len(parts) * sum(
-            part_distances
-        )  # eq. (5), (7)
+        sum_of_parts = sum(part_distances)
+        dissimilarity = (1 - part_weight) * dissimilarity + part_weight / len(parts) * sum_of_parts  # eq. (5), (7)
     if camids is not None:
         dissimilarity += camera_penalty * (camids[:, None] == other_camids)  # eq. (6)
     return dissimilarity

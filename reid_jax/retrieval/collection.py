@@ -129,10 +129,8 @@ def open_collection(
         UserError: it is not there, holds no images, a damaged one, or embeddings of another model.
     """
     if pathlib.Path(source).suffix == ".npz":
-        try:
+        with errors.prefixed(f"--{flag}: "):
             opened = embedding_files.open_embeddings(source)
-        except errors.UserError as error:
-            raise errors.UserError(f"--{flag}: {error}") from error
         if len(opened.origin.dataset) not in (0, 3):
             raise errors.UserError(f"--{flag}: the origin in {source!r} must name a data set by folder, name and split")
         _, shape, paths, pids, camids, origin = opened

@@ -90,7 +90,8 @@ def check_same_run(workdir: pathlib.Path, record: dict[str, Any]) -> None:
     method = saved.setdefault("method", record["method"])  # a run from before it was noted
     if method != record["method"]:
         raise errors.UserError(
-            f"workdir: {str(workdir)!r} holds a run of {method}, this one is of {record['method']}; choose another --workdir"
+            f"workdir: {str(workdir)!r} holds a run of {method}, this one is of {record['method']}; "
+            "choose another --workdir"
         )
     for name, value in config_rules.flat_fields(record).items():
         if name not in saved or (saved[name] != value and name not in FREE_FIELDS):

@@ -174,7 +174,7 @@ def load_training_data(config: ConfigDict, *, joins_source: bool = False) -> Tra
             f"source.dataset must not name data.dataset, the target, {config.data.dataset!r}, got {config.source.dataset!r}"
         )
     data = config.data.copy_and_resolve_references()
-    try:
+    with errors.prefixed(f"source.dataset = {config.source.dataset!r}: "):
         data.dataset = config.source.dataset
         source = load_dataset(data, splits=("train",))
         if (source.train_ids < 0).any():
@@ -182,6 +182,4 @@ def load_training_data(config: ConfigDict, *, joins_source: bool = False) -> Tra
             raise errors.UserError(f"every train sample must have a known identity, {names} has none")
         data.dataset = f"{config.source.dataset}+{config.data.dataset}"
         joined = load_dataset(data, splits=("train",))
-    except errors.UserError as error:
-        raise errors.UserError(f"source.dataset = {config.source.dataset!r}: {error}") from error
     return TrainingData(target, joined, len(source.samples["train"]))

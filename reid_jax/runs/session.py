@@ -279,8 +279,5 @@ def step_size(config: ConfigDict, data: TrainingData) -> int:
 def _check_shapes(config: ConfigDict, objective: Objective, num_images: int) -> None:
     models.check_training(objective.model, config.data, batch_size=num_images)
     if objective.label_embedder is not None:
-        try:
+        with errors.prefixed(f"dissimilarity.num_parts = {objective.label_embedder.num_stripes}: "):
             models.check_training(objective.label_embedder, config.data, batch_size=num_images)
-        except errors.UserError as error:
-            parts = objective.label_embedder.num_stripes
-            raise errors.UserError(f"dissimilarity.num_parts = {parts}: {error}") from error

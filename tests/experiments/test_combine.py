@@ -52,6 +52,13 @@ def test_a_pair_trains_with_one_compilation(prepared, tmp_path, monkeypatch, lab
     assert [step._cache_size() for step in steps] == [1]
 
 
+def test_of_kmeans_the_selected_are_measured_alone(prepared, tmp_path):
+    """Samples that were not selected are no clusters of one each."""
+    more = {"selection__compared": "own", "selection__threshold": 0.97, "stop__signal": "selected"}
+    last = combine.run_combine(make_config(prepared, "kmeans", "triplet", **more), tmp_path)["last"]
+    assert last["selected"] < 1 and last["num_clusters"] == 8
+
+
 @pytest.mark.parametrize(
     "labels,loss,more,message",
     [

@@ -13,8 +13,8 @@ from reid_jax import errors
 from reid_jax.data_prep import prepare
 from reid_jax.experiments import hct
 from reid_jax.experiments.configs import hct as hct_config
+from reid_jax.runs import compatibility, run_directory
 from reid_jax.runs import dataset as dataset_lib
-from reid_jax.runs import run_directory
 
 OVERRIDES = tiny_runs.PK_OVERRIDES | {
     "cluster.merge_percent": 0.1,  # 2 of 24
@@ -209,3 +209,10 @@ def test_market_has_1171_clusters():
     assert hct.merges_per_step(config, 12_936) == 905 and 12_936 - 905 * config.cluster.num_steps == 1_171
     paper = (config.train.num_iterations, config.train.num_epochs, config.train.learning_rate, config.loss.margin)
     assert paper == (20, 60, 6e-5, 0.5)
+
+
+def test_a_run_of_another_method_is_not_taken_over(uninterrupted):
+    record = json.loads((uninterrupted[0] / "config.json").read_text())
+    compatibility.check_same_run(uninterrupted[0], record)
+    with pytest.raises(errors.UserError, match="holds a run of hct, this one is of buc"):
+        compatibility.check_same_run(uninterrupted[0], record | {"method": "buc"})
