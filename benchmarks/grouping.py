@@ -13,8 +13,7 @@ import sys
 import numpy as np
 
 from reid_jax import cluster_quality, density_clusters, distances, linkage
-from reid_jax.experiments import group
-from reid_jax.retrieval import embedding_files
+from reid_jax.retrieval import embedding_files, groups
 
 _MIN_SAMPLES, _K1 = 2, 20
 _FOLDERS = [(12, 2), (12, 4), (12, 8), (12, 24), (40, 6)]  # people, images of each
@@ -32,22 +31,22 @@ def main() -> None:
         print(f"\n{file}: {len(pids):,} images of {len(np.unique(pids))} people\n")
         print("| k2 | eps | groups | precision | recall | F | alone |\n|---|---|---|---|---|---|---|")
         for k2, eps in _OPTIONS:
-            groups = grouped(embeddings, k2, eps)
-            scores = " | ".join(f"{100 * score:.1f}" for score in cluster_quality.bcubed(groups, pids))
+            labels = grouped(embeddings, k2, eps)
+            scores = " | ".join(f"{100 * score:.1f}" for score in cluster_quality.bcubed(labels, pids))
             thinned = grouped(embeddings[kept], k2, eps)
             alone = (np.bincount(thinned)[thinned] == 1)[is_last]
-            print(f"| {k2} | {eps} | {groups.max() + 1} | {scores} | {alone.sum()} of {len(alone)} |", flush=True)
+            print(f"| {k2} | {eps} | {labels.max() + 1} | {scores} | {alone.sum()} of {len(alone)} |", flush=True)
         print("\n| people x images | F, k1 = 20 | k1 of group.py | F |\n|---|---|---|---|")
         for people, images in _FOLDERS:
             chosen = some_images(pids, people, images)
-            k1 = group.choose_k1(len(chosen))
+            k1 = groups.choose_k1(embeddings[chosen])
             scores = [
-                f_of(group.find_groups(embeddings[chosen], eps=0.6, min_samples=2, k1=k), pids[chosen])
+                f_of(groups.find_groups(embeddings[chosen], eps=0.6, min_samples=2, k1=k), pids[chosen])
                 for k in (20, k1)
             ]
             print(f"| {people} x {images} | {scores[0]:.1f} | {k1} | {scores[1]:.1f} |", flush=True)
         num_people = len(np.unique(pids))
-        merged = group.merge_to(embeddings, num_people, k1=_K1)
+        merged = groups.merge_to(embeddings, num_people, k1=_K1)
         cosine = np.array(distances.pairwise_distances(embeddings, metric="cosine"))
         by_cosine = linkage.agglomerate(cosine, num_merges=1, num_steps=len(pids) - num_people)
         print(
@@ -69,7 +68,7 @@ def some_images(pids: np.ndarray, people: int, images: int) -> np.ndarray:
 
 def grouped(embeddings: np.ndarray, k2: int, eps: float) -> np.ndarray:
     """Groups as group.py does: [N], with those in no cluster in groups of one."""
-    return group.with_lone(
+    return groups.with_singletons(
         density_clusters.jaccard_dbscan(embeddings, eps=eps, min_samples=_MIN_SAMPLES, k1=_K1, k2=k2)
     )
 

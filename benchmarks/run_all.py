@@ -19,7 +19,9 @@ BENCHMARKS = (
     "buc_stage",
     "evaluation",
     "jaccard",
+    "reranking",
     "label_bank",
+    "depthwise",
     "train_step",
     "input_pipeline",
 )

@@ -53,7 +53,7 @@ def extract(archive: pathlib.Path, folder: pathlib.Path, *, progress: bool = Tru
 
     Returns:
         The folder that holds the content: `folder`, or the archive's only top folder, unless that is called
-        train, query or gallery and so says something about its images.
+        train, query or gallery (in small or capital letters) and so says something about its images.
 
     Raises:
         UserError: the archive is damaged or encrypted, does not fit on the disk, or has a member that is
@@ -76,7 +76,7 @@ def extract(archive: pathlib.Path, folder: pathlib.Path, *, progress: bool = Tru
         # What zipfile raises for a member it has no password for.
         raise errors.UserError(f"--source: cannot read the archive {archive.name}: {error}") from error
     top = folders.list_folders(folder)
-    if len(top) == 1 and len(list(folder.iterdir())) == 1 and top[0].name not in listing.SPLITS:
+    if len(top) == 1 and len(list(folder.iterdir())) == 1 and top[0].name.lower() not in listing.SPLITS:
         return top[0]
     return folder
 

@@ -79,7 +79,7 @@ DATASETS = python_types.MappingProxyType(
         ),
         "cifar10": Dataset(cifar10.read, published=Published(50000, 10000, 50000, 10, 0)),
         "coil100": Dataset(coil100.read, published=Published(3600, 200, 3400, 50, 4)),
-        "folder": Dataset(folder.read, options=("csv", "camid_from", "tracklets"), unique_names=False),
+        "folder": Dataset(folder.read, options=folder.OPTIONS, unique_names=False),
         "synthetic": Dataset(synthetic.read, options=synthetic.OPTIONS, has_source=False),
         "synthetic_video": Dataset(synthetic.read_video, options=synthetic.VIDEO_OPTIONS, has_source=False),
         "synthetic_source": Dataset(

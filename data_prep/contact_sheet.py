@@ -17,6 +17,7 @@ from PIL import Image
 from reid_jax import errors
 from reid_jax.cli import program
 from reid_jax.data import folders
+from reid_jax.data.pixels import to_rgb
 from reid_jax.data_prep.readers import market1501
 from reid_jax.pictures import image_rows
 
@@ -89,7 +90,7 @@ def _thumbnail(file: pathlib.Path, height: int, width: int) -> np.ndarray:
     """An image [h, w, 3] uint8, made no larger than this at once: a sheet's images at full size may fill the memory."""
     try:
         with Image.open(file) as image:
-            image = image.convert("RGB")
+            image = to_rgb(image)
     except (OSError, Image.DecompressionBombError, SyntaxError) as error:
         # Pillow's own errors have no errno; those of the file system keep theirs.
         if getattr(error, "errno", None) is not None:

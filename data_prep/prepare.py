@@ -23,12 +23,12 @@ from reid_jax import errors, identities
 from reid_jax.cli import program
 from reid_jax.data import folders
 from reid_jax.data_prep import archives, catalog, publishing, writing
-from reid_jax.data_prep.readers import listing, synthetic
+from reid_jax.data_prep.readers import listing, synthetic, videos
 from reid_jax.data_prep.synthetic import write_synthetic, write_synthetic_video
 
 _ON_BAD_IMAGE = ("fail", "skip")
-_READER_OPTIONS = ("csv", "camid_from", "tracklets", *dict.fromkeys(synthetic.OPTIONS + synthetic.VIDEO_OPTIONS))
-_LISTED = 20  # skipped images named on the terminal; prepared.json has them all
+_READER_OPTIONS = tuple(dict.fromkeys(option for entry in catalog.DATASETS.values() for option in entry.options))
+_LISTED = 20  # images named on the terminal
 
 
 def prepare(
@@ -49,7 +49,7 @@ def prepare(
         source: the raw data set's folder or archive; None for a data set that is made.
         data_dir: where prepared data sets are; made if need be.
         name: the prepared data set's name, lower-case letters, digits and _; the data set's own without it.
-        on_bad_image: "fail" at, or "skip", images that are not whole JPEG or PNG images.
+        on_bad_image: "fail" at, or "skip", images that break `verification.RULE`, and damaged videos.
         overwrite: replace a data set of that name which was prepared before.
         progress: whether to report progress and the result; warnings are always printed, to standard error.
         **options: the reader's options; None counts as not given.
@@ -81,13 +81,14 @@ def prepare(
         folder = build / name / writing.VERSION
         folder.mkdir(parents=True)
         publishing.check_space(data_dir, records)
-        skipped = writing.write_dataset(folder, name, records, on_bad_image=on_bad_image, progress=progress)
-        kept = [record for record in records if record.path not in skipped]
-        publishing.write_manifest(folder, request, catalog.summarize(kept), skipped)
+        written = writing.write_dataset(folder, name, records, on_bad_image=on_bad_image, progress=progress)
+        kept = [record for record in records if record.path not in written.skipped]
+        publishing.write_manifest(folder, request, catalog.summarize(kept), written.skipped)
         publishing.publish(build, data_dir, name, request, overwrite=overwrite)
     _warn_differences(dataset, kept)
     _warn_distractors(dataset, kept)
-    _warn_skipped(skipped)
+    _warn_images("skipped", written.skipped, f", all in {publishing.MANIFEST}")
+    _warn_images("left something out of", written.notes)
     _warn_lost_tracklets(records, kept)
     if progress:
         _report(f"prepared {name}", target)
@@ -166,14 +167,15 @@ def _warn_distractors(dataset: str, records: list[listing.Record]) -> None:
         )
 
 
-def _warn_skipped(skipped: dict[str, str]) -> None:
-    if not skipped:
+def _warn_images(what: str, remarks: dict[str, str], where_all: str = "") -> None:
+    """Lists remarks on images, by path."""
+    if not remarks:
         return
-    print(f"warning: skipped {len(skipped)} images:", file=sys.stderr)
-    for path, reason in list(skipped.items())[:_LISTED]:
-        print(f"  {path}: {reason}", file=sys.stderr)
-    if len(skipped) > _LISTED:
-        print(f"  and {len(skipped) - _LISTED} more, all in {publishing.MANIFEST}", file=sys.stderr)
+    print(f"warning: {what} {len(remarks)} images:", file=sys.stderr)
+    for path, remark in list(remarks.items())[:_LISTED]:
+        print(f"  {path}: {remark}", file=sys.stderr)
+    if len(remarks) > _LISTED:
+        print(f"  and {len(remarks) - _LISTED} more{where_all}", file=sys.stderr)
 
 
 def _warn_lost_tracklets(records: list[listing.Record], kept: list[listing.Record]) -> None:
@@ -199,12 +201,19 @@ def _define_flags() -> None:
     flags.DEFINE_string("source", None, "The raw data set's folder, zip or tar archive.")
     flags.DEFINE_string("data_dir", "data", "Where prepared data sets are.")
     flags.DEFINE_string("name", None, "The prepared data set's name; the data set's own without it.")
-    flags.DEFINE_string("on_bad_image", "fail", "fail or skip: what to do with images that cannot be decoded.")
+    flags.DEFINE_string(
+        "on_bad_image", "fail", "fail or skip: what to do with images and videos that cannot be decoded."
+    )
     flags.DEFINE_bool("overwrite", False, "Replace a data set of that name which was prepared before.")
     program.group("Folders of images")
     flags.DEFINE_string("csv", None, "folder: a CSV index of the images; index.csv in the source without it.")
     flags.DEFINE_string("camid_from", None, "folder: a regular expression whose group is the camera in a path.")
-    flags.DEFINE_bool("tracklets", None, "folder: every innermost folder is a tracklet, its images the frames.")
+    flags.DEFINE_bool(
+        "tracklets", None, "folder: every innermost folder is a tracklet, its images the frames, and so is every video."
+    )
+    flags.DEFINE_float(
+        "video_fps", None, f"folder: frames taken from a second of video; 0: all (default: {videos.DEFAULT_FPS:g})."
+    )
     program.group("Synthetic data sets")
     made = {
         "synthetic": write_synthetic,

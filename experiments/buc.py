@@ -64,7 +64,8 @@ def run_buc(config: ConfigDict, workdir: str) -> dict[str, Any]:
         objective=lambda config, data: objectives.repelled(config),
         holds_distance_matrix=True,
     )
-    run, samples, cluster = session.run, session.data.samples, config.cluster
+    run, config, samples = session.run, session.config, session.data.samples
+    cluster = config.cluster
     state = stages.start(session)
 
     while not run.is_over():  # Algorithm 1, line 4; stages end earlier where mAP falls (sec. 3.2)
@@ -86,7 +87,7 @@ def run_buc(config: ConfigDict, workdir: str) -> dict[str, Any]:
             state = objectives.restart_stage(state, session.optimizer, session.mesh, num_classes=num_classes)  # line 9
         labels, metrics = run.load_pseudo_labels()
         state = stages.train_stage(session, state, {"labels": labels})  # lines 5, 10
-        metrics = label_metrics(labels, run.previous_pseudo_labels(), session.dataset.train_ids) | metrics
+        metrics = session.measure_labels(label_metrics, labels) | metrics
         session.end_iteration(state, metrics)  # lines 11 to 15: evaluate, keep the best
     return session.finish()
 

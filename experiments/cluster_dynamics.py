@@ -28,7 +28,7 @@ def run_cluster_dynamics(config: ConfigDict, workdir: str) -> dict[str, Any]:
         objective=online.contrastive,  # eq. (1); `online.bank_step`: section 4.2, for every batch
         joins_source=True,
     )
-    run, samples = session.run, session.data.samples
+    run, config, samples = session.run, session.config, session.data.samples
     state = session.start(lambda state: online.initial_memory(session, state))  # section 4.1
 
     while not run.is_over():
@@ -41,7 +41,7 @@ def run_cluster_dynamics(config: ConfigDict, workdir: str) -> dict[str, Any]:
             state = session.train_epochs(state, [batches], {"indices": np.arange(len(samples))})
         labels = online.level_labels(state)
         run.save_pseudo_labels(labels)
-        metrics = level_metrics(labels, run.previous_pseudo_labels(), session.dataset.train_ids)
+        metrics = session.measure_labels(level_metrics, labels)
         session.end_iteration(state, metrics)
     hierarchy_picture.draw_hierarchy(  # Fig. 6
         pathlib.Path(workdir, "hierarchy.png"),

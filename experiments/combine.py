@@ -210,7 +210,7 @@ def run_offline(session: Session, state: TrainState) -> None:
         targets = {"labels": labels, "indices": np.arange(len(labels))}
         state = session.train_epochs(state, draw_epochs(session, labels), targets)
         measure = selected_metrics if config.labels.method == "kmeans" else clustered_metrics
-        metrics = measure(labels, run.previous_pseudo_labels(), session.dataset.train_ids) | metrics
+        metrics = session.measure_labels(measure, labels) | metrics
         session.end_iteration(state, metrics)
 
 
@@ -227,7 +227,7 @@ def run_online(session: Session, state: TrainState) -> None:
             state = session.train_epochs(state, [batches], {"indices": np.arange(len(session.data.samples))})
         labels = online.level_labels(state)
         run.save_pseudo_labels(labels)
-        metrics = level_metrics(labels, run.previous_pseudo_labels(), session.dataset.train_ids)
+        metrics = session.measure_labels(level_metrics, labels)
         session.end_iteration(state, metrics)
 
 

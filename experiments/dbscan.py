@@ -50,7 +50,7 @@ def empty_memory(session: Session, state: TrainState) -> ClassMemory:
 def run_dbscan(config: ConfigDict, workdir: str) -> dict[str, Any]:
     """Runs a baseline, from the run directory's last checkpoint if there is one, and returns the result."""
     session = open_session(config, workdir, method="dbscan", check=check, objective=make_objective, joins_source=True)
-    run, data = session.run, session.data
+    run, config, data = session.run, session.config, session.data
     state = session.start(lambda state: empty_memory(session, state))
 
     while not run.is_over():
@@ -66,7 +66,7 @@ def run_dbscan(config: ConfigDict, workdir: str) -> dict[str, Any]:
             batches = online.draw_batches(config, data, labels, iteration=run.iteration, epoch=epoch)
             state = session.train_epochs(state, [batches], {"indices": np.arange(len(data.samples))})
         labels, metrics = run.load_pseudo_labels()
-        metrics = clustered_metrics(labels, run.previous_pseudo_labels(), session.dataset.train_ids) | metrics
+        metrics = session.measure_labels(clustered_metrics, labels) | metrics
         session.end_iteration(state, metrics)
     return session.finish()
 

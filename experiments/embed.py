@@ -1,11 +1,12 @@
-"""Embeds images with a trained model: one vector for each, in an .npz with their paths.
+"""Embeds images with a model: one vector for each, in an .npz with their paths.
 
     python experiments/embed.py --model=runs/shop --source=/path/to/crops --output=crops.npz
-    python experiments/embed.py --model=shop.zip --dataset=market1501 --split=gallery --data_dir=data --output=gallery.npz
+    python experiments/embed.py --model=mobilenet_v2 --source=/path/to/crops --output=crops.npz  # no training at all
+    python experiments/embed.py --model=shop.zip --dataset=market1501 --split=gallery --output=gallery.npz
 
-The model is a run directory, a model folder or a .zip of export. The .npz holds `embeddings` [N, D] float32 of length 1,
-so that their dot product is the cosine similarity, `paths` [N], `pids` and `camids` [N] (-1 where not known), and `origin`,
-JSON that says what made it; plain numpy.load reads it.
+The model is a run directory, a model folder, a .zip of export, or published weights by their name. The .npz holds
+`embeddings` [N, D] float32 of length 1, so that their dot product is the cosine similarity, `paths` [N], `pids` and
+`camids` [N] (-1 where not known), and `origin`, JSON that says what made it; plain numpy.load reads it.
 """
 
 import os
@@ -39,33 +40,28 @@ class Embedded(NamedTuple):
 def embed_folder(args: flags.FlagValues) -> Embedded:
     """Embeds the images of --source."""
     files = image_folder.find_images(args.source, flag="source", on_bad_image=args.on_bad_image)
-    model = shared_flags.load_model(args)
+    model = shared_flags.load_model(args, files)
     embeddings = model.embed_files(files, batch_size=args.batch_size, description=f"embedding {files.name}")
     pids = image_folder.person_numbers(files.paths) if args.people_in_folders else None
-    origin = Origin(model.digest, model.height, model.width, folder=str(files.folder.resolve()))
+    origin = Origin(model.digest, model.height, model.width, folder=str(files.folder.resolve()), about=model.about)
     return Embedded(embeddings, files.paths, pids, None, origin)
 
 
 def embed_dataset(args: flags.FlagValues) -> Embedded:
     """Embeds a split of --dataset."""
-    model = shared_flags.load_model(args)
     data = base_config.base_config("folder").data
-    data.update(
-        dataset=args.dataset,
-        dir=args.data_dir or data.dir,
-        height=model.height,
-        width=model.width,
-        tracklets=args.tracklets,
-    )
+    data.update(dataset=args.dataset, dir=args.data_dir or data.dir, tracklets=args.tracklets)
     made.prepare_if_made(args.dataset, data.dir)
     dataset = dataset_lib.load_dataset(data, splits=(args.split,))
     samples = dataset.samples[args.split]
+    model = shared_flags.load_model(args, dataset.records[args.split])
+    data.update(height=model.height, width=model.width)
     images = dataset_lib.with_images(dataset, data).images[args.split]
     embeddings = model.embed_samples(
         images, samples, batch_size=args.batch_size, description=f"embedding {args.dataset}/{args.split}"
     )
     place = (os.path.abspath(data.dir), args.dataset, args.split)
-    origin = Origin(model.digest, model.height, model.width, dataset=place)
+    origin = Origin(model.digest, model.height, model.width, dataset=place, about=model.about)
     return Embedded(embeddings, samples.names, samples.pids, samples.camids, origin)
 
 

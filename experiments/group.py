@@ -1,15 +1,17 @@
-"""Sorts a folder of crops into people, with a trained model and without labels.
+"""Sorts a folder of crops into people, without labels.
 
     python experiments/group.py --model=runs/shop --source=/path/to/crops --output=sorted_crops
+    python experiments/group.py --model=mobilenet_v2 --source=/path/to/crops --output=sorted_crops  # no training at all
     python experiments/group.py --model=shop.zip --source=crops.npz --output=sorted_crops --copies=false
 
-The output folder has groups.csv, a picture of the largest groups, groups.png, and with --copies the folder people, in it
-one for each group with copies of its images; the originals stay as they are. Images that resemble no other one enough are
-groups of one.
+The output folder has groups.csv, a picture of the largest groups, groups.png, and with --copies the folder people, in
+it one for each group with copies of its images; the originals stay as they are. Images that resemble no other one enough
+are groups of one. Embeddings of published weights, such as mobilenet_v2, are whitened (--postprocess).
 
 How many people there are is found, by DBSCAN on the k-reciprocal Jaccard distance: --eps greater makes fewer and larger
-groups, and --k1 should be about the number of images there are of a person. Where you know how many people there are,
---num_groups merges the nearest groups until so many are left (average linkage of the same distances).
+groups, and --k1, the nearest images that are looked at, should be up to twice the number of images of a person. Where
+you know how many people there are, --num_groups merges the nearest groups until so many are left (average linkage of
+the same distances).
 """
 
 import pathlib
@@ -20,9 +22,10 @@ from absl import flags
 
 from reid_jax import errors
 from reid_jax.cli import program, shared_flags
+from reid_jax.data import image_folder
 from reid_jax.embeddings import l2_normalize
 from reid_jax.retrieval import group_folders, groups
-from reid_jax.retrieval.collection import Collection, open_collection
+from reid_jax.retrieval.collection import Collection, embedded_size, open_collection
 from reid_jax.runs import memory_limits
 
 _PEOPLE = "people"  # apart from the other files: it is a folder of people, as search and prepare read it
@@ -49,9 +52,10 @@ def find_people(images: Collection, embeddings: np.ndarray, args: flags.FlagValu
     Raises:
         UserError: there are fewer images than groups asked for, or too many for all pairs' distances.
     """
-    k1 = groups.choose_k1(len(images)) if args.k1 is None else args.k1
+    k1 = groups.choose_k1(embeddings) if args.k1 is None else args.k1
     print(
-        f"looking at the {min(k1, len(images) - 1)} nearest images of each (--k1: about as many as there are of a person)"
+        f"looking at the {min(k1, len(images) - 1)} nearest images of each (--k1: up to twice as many as there are of a "
+        "person)"
     )
     if args.num_groups is not None:
         memory_limits.check_distance_matrix(len(images))
@@ -80,8 +84,13 @@ def main() -> None:
     """Groups as the flags say."""
     args = flags.FLAGS
     program.require("source", "output")
+    shared_flags.check_whiten_dim(args)
     output = check_output(args.output, args.source)
-    model = shared_flags.load_model(args) if args.model else None
+    model = None
+    if args.model and args.source.endswith(".npz"):
+        model = shared_flags.load_model(args, size=embedded_size(args.source, flag="source"))
+    elif args.model:
+        model = shared_flags.load_model(args, image_folder.list_images(args.source, flag="source"))
     images = open_collection(
         args.source, flag="source", model=model, batch_size=args.batch_size, on_bad_image=args.on_bad_image
     )
@@ -89,6 +98,8 @@ def main() -> None:
         raise errors.UserError(
             f"--source: there must be at least {groups.MIN_IMAGES} images to group, got {len(images)}"
         )
+    fitted = shared_flags.fit_postprocess(args, images, model)
+    images = images if fitted is None else images.postprocessed(fitted)
     embeddings = l2_normalize(images.embeddings())  # those of an .npz may have any length
     labels = find_people(images, embeddings, args)
     print(group_folders.describe(images, labels), flush=True)
@@ -105,6 +116,7 @@ def define_flags() -> None:
     """Defines the command line."""
     shared_flags.define_model("not needed for an .npz")
     flags.DEFINE_string("source", None, "A folder of crops, sub-folders included, or an .npz of reid embed.")
+    shared_flags.define_postprocess("the source's images", default="auto")
     program.group("Output")
     flags.DEFINE_string("output", None, "A new folder for the groups.")
     flags.DEFINE_bool("copies", True, "Copy every image into its group's sub-folder.")
@@ -118,7 +130,7 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "k1",
         None,
-        "Nearest images that are looked at, about as many as there are of a person; by their number if not given.",
+        "Nearest images that are looked at, up to twice as many as there are of a person; estimated if not given.",
         1,
     )
     flags.DEFINE_integer("num_groups", None, "Number of people, where you know it; holds all pairs' distances.")

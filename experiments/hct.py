@@ -49,7 +49,8 @@ def run_hct(config: ConfigDict, workdir: str) -> dict[str, Any]:
         objective=lambda config, data: objectives.triplet(config),
         holds_distance_matrix=True,
     )
-    run, cluster, train = session.run, config.cluster, config.train
+    run, config = session.run, session.config
+    cluster, train = config.cluster, config.train
     state = session.start()
 
     while not run.is_over():  # Algorithm 1, line 2
@@ -70,7 +71,7 @@ def run_hct(config: ConfigDict, workdir: str) -> dict[str, Any]:
             lambda rng: sampling.pk_batches(rng, labels, num_ids=train.num_ids, num_instances=train.num_instances)
         )
         state = session.train_epochs(state, epochs, {"labels": labels})  # line 11
-        metrics = label_metrics(labels, run.previous_pseudo_labels(), session.dataset.train_ids) | metrics
+        metrics = session.measure_labels(label_metrics, labels) | metrics
         session.end_iteration(state, metrics)  # lines 12 to 16: evaluate, keep the best
     return session.finish()
 

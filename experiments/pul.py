@@ -144,7 +144,8 @@ def run_pul(config: ConfigDict, workdir: str) -> dict[str, Any]:
     is_finished = compatibility.is_finished(workdir, config)
     check_original = functools.partial(check_start, is_finished=is_finished)
     session = open_session(config, workdir, method="pul", objective=make_objective, check_start=check_original)
-    run, known = session.run, known_classes(config, session.dataset.train_ids)
+    run, config = session.run, session.config
+    known = known_classes(config, session.dataset.train_ids)
     original = load_original(session, workdir, is_finished=is_finished)
     state = session.start(variables=original)
     if is_finished and not run.is_over():
@@ -166,7 +167,7 @@ def run_pul(config: ConfigDict, workdir: str) -> dict[str, Any]:
             lambda rng: sampling.shuffled_batches(rng, labels, batch_size=config.train.batch_size)
         )
         state = session.train_epochs(state, epochs, {"labels": labels})  # line 17: from the original model
-        metrics = selected_metrics(labels, run.previous_pseudo_labels(), session.dataset.train_ids) | metrics
+        metrics = session.measure_labels(selected_metrics, labels) | metrics
         session.end_iteration(state, metrics)
     return session.finish()
 

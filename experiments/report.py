@@ -29,6 +29,7 @@ _TITLES = (
     "label-free choice", "clusters", "BCubed P / R / F", "seconds",
 )  # fmt: skip
 _PAGE, _PICTURES = "report.html", ("curves.png", "cmc.png", "run[0-9]*_*.png", "sweep[0-9]*.png")
+_SCORES = ("mAP", "rank1", "rank5", "rank10", "mINP")
 _INTRODUCTION = (
     "Person re-identification: given an image of a person, find the person's images by other cameras in a gallery. "
     "Training goes in iterations: the model embeds all images, like ones are put into clusters, and the model is trained "
@@ -39,7 +40,8 @@ _INTRODUCTION = (
     "queries with a right image among the first k; mINP is low where one image of the person comes very late."
 )
 _TABLE_NOTE = (
-    "In per cent; direct transfer, best, last and label-free choice are mAP. Direct transfer is the model before any "
+    "In per cent. The first rows need no training: colours alone, and what runs start from with the best post-processing "
+    "that needs no label. Direct transfer, best, last and label-free choice are mAP. Direct transfer is the model before any "
     "training here, best the iteration with the greatest mAP, chosen by the test labels as the papers do, label-free choice "
     "the iteration that a signal without labels chooses, for those who have none. Clusters and BCubed are of the best "
     "iteration's pseudo labels, in which images that no cluster took are clusters of their own: with precision 100 no cluster holds two people, with recall 100 nobody is in two clusters. "
@@ -95,7 +97,7 @@ def write_report(
     title = ", ".join(groups) if len(groups) <= 3 else f"{len(runs)} runs"
     parts: list[str | Picture] = [report_page.heading(1, f"Report: {title}"), report_page.paragraph(_INTRODUCTION)]
     parts += [report_page.heading(2, "Results"), results_table(groups), report_page.paragraph(_TABLE_NOTE)]
-    parts += unmeasured_note(runs)
+    parts += [*learned_notes(runs), *unmeasured_note(runs)]
     parts += papers_table({run.method for run in runs if "mAP" in run.records[0]})
     logged = [report_pictures.all_curves(groups, output), *sweep_pictures(folders, output)]
     parts += [report_page.heading(2, "What was logged"), *(picture for picture in logged if picture is not None)]
@@ -184,7 +186,7 @@ def sweep_pictures(folders: Sequence[str], output: pathlib.Path) -> list[Picture
 
 def results_table(groups: Mapping[str, Sequence[Run]]) -> str:
     """The table of results: a row for each run, and one for the mean of runs that differ in their seeds."""
-    rows, means = [], []
+    rows, means = _baseline_rows([run for runs in groups.values() for run in runs]), []
     for name, runs in groups.items():
         rows += [_result_row(run) for run in runs]
         finished = [run for run in runs if run.is_finished]
@@ -192,6 +194,29 @@ def results_table(groups: Mapping[str, Sequence[Run]]) -> str:
             means.append(len(rows))
             rows.append(_mean_row(name, finished))
     return report_page.table(_TITLES, rows, means=means)
+
+
+def _baseline_rows(runs: Sequence[Run]) -> list[list[str]]:
+    """What needs no training, measured on the same images: first in the table, each once for a data set."""
+    rows = {}
+    for run in runs:
+        for name, scores in run.baselines.items():
+            # What starts from the same weights has the same scores.
+            row = [name, run.described_data, "", "", *(_percent(scores[field]) for field in _SCORES)]
+            rows.setdefault(tuple(row), [*row, *[""] * (len(_TITLES) - len(row))])
+    return list(rows.values())
+
+
+def learned_notes(runs: Sequence[Run]) -> list[str]:
+    """What the runs' models learned from, with or without labels of people; alike ones in one paragraph."""
+    names: dict[str, list[str]] = {}
+    for run in runs:
+        names.setdefault(run.learned_from, []).append(run.name)
+    return [
+        report_page.paragraph(f"{', '.join(group)} learned from {learned_from}.")
+        for learned_from, group in names.items()
+        if learned_from
+    ]
 
 
 def unmeasured_note(runs: Sequence[Run]) -> list[str]:
@@ -220,7 +245,7 @@ def _result_row(run: Run) -> list[str]:
         str(len(run.records) - 1),
         _percent(first.get("mAP")),
         f"{kept} ({best['iteration']})",
-        *(_percent(best.get(field)) for field in ("rank1", "rank5", "rank10", "mINP")),
+        *(_percent(best.get(field)) for field in _SCORES[1:]),
         _percent(last.get("mAP")),
         _percent(label_free.get("mAP")),
         f"{best['num_clusters']:,}" if "num_clusters" in best else "–",
@@ -232,7 +257,7 @@ def _result_row(run: Run) -> list[str]:
 def _mean_row(name: str, runs: Sequence[Run]) -> list[str]:
     kept = [run.records[run.kept] for run in runs]
     label_free = [run.records[run.label_free] if run.label_free is not None else {} for run in runs]
-    best = [_mean([record.get(field) for record in kept]) for field in ("mAP", "rank1", "rank5", "rank10", "mINP")]
+    best = [_mean([record.get(field) for record in kept]) for field in _SCORES]
     return [
         f"{name}: mean of {len(runs)} seeds",
         runs[0].described_data,

@@ -1,11 +1,15 @@
 r"""Finds a person again: ranks the images of a gallery by how alike they are to each query image.
 
     python experiments/search.py --model=runs/shop --query=person.jpg --gallery=/path/to/crops
+    python experiments/search.py --model=mobilenet_v2 --query=person.jpg --gallery=/path/to/crops --rerank
     python experiments/search.py --model=shop.zip --query=people --gallery=crops.npz --output=runs/found \
         --false_alarms=0.05 --calibration=runs/shop_people/people
 
 A query is an image, a folder of them, or an .npz of embed; a gallery is a folder or an .npz, which for more than a
-few thousand images spares embedding them each time. The output folder has results.csv and a contact sheet, results.png.
+few thousand images spares embedding them each time. Published weights, such as mobilenet_v2, need no training; their
+embeddings are whitened by the gallery's (--postprocess). --rerank ranks by whom images have in common among their
+nearest, which takes longer and finds more where there are several images of a person. The output folder has results.csv
+and a contact sheet, results.png.
 
 There is always a nearest image, also of a person who is not in the gallery. --max_distance rejects matches beyond it
 ("not in the gallery"); --false_alarms chooses it: that share of such people may be taken for someone. That is measured
@@ -19,8 +23,11 @@ from absl import flags
 
 from reid_jax import atomic, errors
 from reid_jax.cli import program, shared_flags
+from reid_jax.data import image_folder
+from reid_jax.distances import Reranking
+from reid_jax.inference.trained_model import TrainedModel
 from reid_jax.retrieval import ranking, search_results
-from reid_jax.retrieval.collection import Collection, check_comparable, open_collection
+from reid_jax.retrieval.collection import Collection, check_comparable, embedded_size, open_collection
 
 _SHOWN_QUERIES = 10  # on standard output
 _SHOWN_MATCHES = 20
@@ -34,8 +41,13 @@ def check_flags(args: flags.FlagValues) -> None:
         UserError: one is missing, or two of which one follows from the other.
     """
     program.require("query", "gallery", "output")
+    shared_flags.check_whiten_dim(args)
     if args.max_distance is not None and args.false_alarms is not None:
         raise errors.UserError("--max_distance and --false_alarms: give one of them, the other follows")
+    if args.rerank and (args.max_distance is not None or args.false_alarms is not None):
+        raise errors.UserError(
+            "--rerank: it has distances of its own, which no limit fits; leave out --max_distance and --false_alarms"
+        )
     if args.calibration and args.false_alarms is None:
         raise errors.UserError("--calibration: --false_alarms is needed with it, such as 0.05")
 
@@ -65,7 +77,7 @@ def check_output(args: flags.FlagValues) -> pathlib.Path:
 
 def open_collections(args: flags.FlagValues) -> dict[str, Collection]:
     """Opens what the flags name, embedding what is not embedded yet, and checks that it can be compared."""
-    model = shared_flags.load_model(args) if args.model else None
+    model = load_model(args) if args.model else None
     opened = {
         flag: open_collection(
             args[flag].value,
@@ -79,7 +91,18 @@ def open_collections(args: flags.FlagValues) -> dict[str, Collection]:
         if args[flag].value
     }
     check_comparable(opened.items())
-    return opened
+    fitted = shared_flags.fit_postprocess(args, opened["gallery"], model)
+    if fitted is None:
+        return opened
+    return {flag: images.postprocessed(fitted) for flag, images in opened.items()}
+
+
+def load_model(args: flags.FlagValues) -> TrainedModel:
+    """Loads --model; published weights see images of the size of an .npz, else of the shape that the gallery's have."""
+    files = [flag for flag in ("gallery", "query", "calibration") if (args[flag].value or "").endswith(".npz")]
+    if files:
+        return shared_flags.load_model(args, size=embedded_size(args[files[0]].value, flag=files[0]))
+    return shared_flags.load_model(args, image_folder.list_images(args.gallery, flag="gallery"))
 
 
 def choose_limit(args: flags.FlagValues, opened: dict[str, Collection]) -> float:
@@ -122,7 +145,8 @@ def main() -> None:
     opened = open_collections(args)
     queries, gallery = opened["query"], opened["gallery"]
     limit = choose_limit(args, opened)
-    ranked = ranking.rank(queries, gallery, top=args.top, max_distance=limit)
+    rerank = Reranking().within(len(queries) + len(gallery)) if args.rerank else None
+    ranked = ranking.rank(queries, gallery, top=args.top, max_distance=limit, rerank=rerank)
 
     output.mkdir(parents=True, exist_ok=True)
     with atomic.atomic_path(output / "results.csv") as temporary:
@@ -152,6 +176,8 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "calibration", None, "Images of known people to choose it on; the gallery if its people are known."
     )
+    flags.DEFINE_bool("rerank", False, "Rank anew by k-reciprocal neighbours (Zhong et al. 2017).")
+    shared_flags.define_postprocess("the gallery", default="auto")
     program.group("Output")
     flags.DEFINE_string("output", "runs/search", "Folder for results.csv and results.png.")
     shared_flags.define_embedding()

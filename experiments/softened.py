@@ -43,7 +43,8 @@ def run_softened(config: ConfigDict, workdir: str) -> dict[str, Any]:
     session = open_session(
         config, workdir, method="softened", check=check, objective=lambda config, data: objectives.softened(config)
     )
-    run, samples, k = session.run, session.data.samples, config.dissimilarity.num_reliable
+    run, config, samples = session.run, session.config, session.data.samples
+    k = config.dissimilarity.num_reliable
     own = np.arange(len(samples))  # every image is a class of its own
     state = stages.start(session)
 

@@ -69,7 +69,8 @@ def run_supervised(config: ConfigDict, workdir: str) -> dict[str, Any]:
     session = open_session(
         config, workdir, method=method, check=check, objective=make_objective, optimizer=make_optimizer
     )
-    run, labels, num_epochs = session.run, session.dataset.train_ids, config.train.num_epochs
+    run, config, labels = session.run, session.config, session.dataset.train_ids
+    num_epochs = config.train.num_epochs
     state = session.start()
 
     while not run.is_over():

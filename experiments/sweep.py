@@ -58,7 +58,7 @@ def execute(run: Run) -> Outcome:
         if "RESOURCE_EXHAUSTED" not in str(error):  # out of memory; anything else is a fault of the program
             raise
         return Outcome(run, {}, str(error).strip().partition("\n")[0])
-    return Outcome(run, sweep_table.measure(result), None)
+    return Outcome(run, sweep_table.measure(result), None, result.get("learned_from", ""))
 
 
 def run_sweep(sweep: Sweep, runs: Sequence[Run], workdir: str | pathlib.Path) -> list[Outcome]:

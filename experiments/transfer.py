@@ -24,8 +24,9 @@ from reid_jax.cli import command_line, program
 from reid_jax.experiments import sweep
 from reid_jax.experiments.configs import pul as pul_config
 from reid_jax.experiments.configs.sweeps import Sweep
-from reid_jax.runs import base_config
+from reid_jax.runs import base_config, fitting, start
 from reid_jax.runs import dataset as dataset_lib
+from reid_jax.runs import settings as config_settings
 from reid_jax.sweeps import sweep_rows
 from reid_jax.sweeps.sweep_rows import Run
 
@@ -70,10 +71,27 @@ def original_model_config(config: ConfigDict, source: str, target: str, num_epoc
         for section in ("model", "data", "checkpoint"):
             original[section].update(config[section])
         original.evaluation.batch_size = config.evaluation.batch_size
-        original.augment.max_shift = pul_config.max_shift(config.data.width)
+        original.augment.max_shift = config_settings.max_shift(config.data.width)
     original.source.dataset = source
     original.source.num_epochs = num_epochs or original.source.num_epochs
     return original
+
+
+def fit_images(config: ConfigDict) -> None:
+    """Sets the network and the images' size that a config leaves open: the source's model is to have the same.
+
+    Args:
+        config: the method's, for the target; changed in place.
+
+    Raises:
+        UserError: the target, whose images decide the size, is not there, or there are no weights of that name.
+    """
+    config.model = start.with_architecture(config.model)
+    has_size = config.data.height and config.data.width
+    if not has_size or any(config_settings.is_open(config, name) for name in config_settings.OPEN_BY_SIZE):
+        with errors.prefixed("--pairs: "):
+            target = dataset_lib.load_dataset(config.data, splits=("train",))
+        fitting.fit_size(config, target)
 
 
 def plan(
@@ -96,7 +114,8 @@ def plan(
         num_epochs: of training on the sources; 0: as PUL's config has it.
 
     Raises:
-        UserError: there is no such field, or a setting is what the pairs give.
+        UserError: there is no such field, a setting is what the pairs give, or a target whose images' size is to be
+            found out is not there.
     """
     for field in settings:
         if field in _GIVEN:
@@ -106,6 +125,7 @@ def plan(
         row = Sweep(method, "", "", {f"{source} to {target}": {}})
         name, own = (target, {}) if target in base_config.DATASETS else ("folder", {"data.dataset": target})
         for run in sweep_rows.plan(row, dataset=name, settings=settings | own, seeds=seeds, workdir=workdir):
+            fit_images(run.config)
             original = original_model_config(run.config, source, name, num_epochs)
             config = source_model.source_config(original)
             folder = source_model.source_workdir(config, workdir)

@@ -1,6 +1,6 @@
 """Unsupervised person re-identification in JAX: pure functions from images to pseudo labels and back.
 
-    model = reid_jax.load_model("runs/shop")               # a run directory, a model folder or an exported file
+    model = reid_jax.load_model("mobilenet_v2")            # or a run directory, a model folder, an exported file
     gallery = model.embed(images)                          # uint8 [N, H, W, 3] -> float32 [N, D]
     distances, indices = reid_jax.search(model.embed(queries), gallery, top=10)
     people = reid_jax.group(gallery)                       # [N], who is who

@@ -7,6 +7,7 @@ images cost milliseconds. Images with a negative label on either side are left o
 from typing import NamedTuple
 
 import numpy as np
+from scipy import special
 
 
 class PairCounts(NamedTuple):
@@ -95,6 +96,47 @@ def normalized_mutual_information(labels_a: np.ndarray, labels_b: np.ndarray) ->
     cells, sizes_a, sizes_b = _contingency(labels_a, labels_b, totals="each")
     joint, a, b = _entropy(cells), _entropy(sizes_a), _entropy(sizes_b)
     return 1.0 if a + b == 0 else float(max(0.0, 2 * (a + b - joint) / (a + b)))
+
+
+def adjusted_mutual_information(labels_a: np.ndarray, labels_b: np.ndarray) -> float:
+    """How far one of two labelings tells the other: 1 wholly, about 0 as by chance (Vinh et al., JMLR 2010).
+
+    Mutual information and the lesser of the two entropies, both less what labels of the same sizes have in common by
+    chance. The lesser, so that clusters that each lie inside one camera have 1 however many they are.
+
+    Args:
+        labels_a: [N] integer.
+        labels_b: [N] integer.
+
+    Returns:
+        At most 1; 0 where either labeling has only one cluster or only single images, which tell nothing.
+
+    Raises:
+        ValueError: the shapes differ or are not [N].
+    """
+    cells, sizes_a, sizes_b = _contingency(labels_a, labels_b, totals="each")
+    if any(len(sizes) < 2 or sizes.max() == 1 for sizes in (sizes_a, sizes_b)):
+        return 0.0
+    joint, a, b = _entropy(cells), _entropy(sizes_a), _entropy(sizes_b)
+    expected = _expected_information(sizes_a, sizes_b)
+    return min(1.0, float((a + b - joint - expected) / (min(a, b) - expected)))  # rounding may take it beyond 1
+
+
+def _expected_information(sizes_a: np.ndarray, sizes_b: np.ndarray) -> float:
+    """Mean mutual information of all pairs of labelings with these sizes (Vinh et al., eq. (24a))."""
+    total, expected = int(sizes_a.sum()), 0.0
+    logs = special.gammaln(np.arange(total + 1) + 1)  # of factorials
+    uniques_a, uniques_b = (np.unique(sizes.astype(np.int64), return_counts=True) for sizes in (sizes_a, sizes_b))
+    # What is expected of two clusters depends on their sizes alone, of which there are few.
+    for a, count_a in zip(*uniques_a):
+        for b, count_b in zip(*uniques_b):
+            common = np.arange(max(1, a + b - total), min(a, b) + 1)
+            # The hypergeometric distribution of how many images they have in common.
+            ways = logs[a] + logs[b] + logs[total - a] + logs[total - b] - logs[total]
+            ways = ways - logs[common] - logs[a - common] - logs[b - common] - logs[total - a - b + common]
+            terms = np.exp(ways) * common / total * np.log(total * common / (a * b))
+            expected += count_a * count_b * terms.sum()
+    return float(expected)
 
 
 def silhouette(distances: np.ndarray, pseudo_labels: np.ndarray, *, block_size: int = 1024) -> float:

@@ -89,6 +89,7 @@ def evaluate_embeddings(
     ap_method: str = "step",
     max_rank: int = 50,
     block_size: int = 512,
+    rerank: sample_distances.Reranking | None = None,
 ) -> RankingResult:
     """The same from embeddings, without ever holding all Q x G distances.
 
@@ -103,6 +104,8 @@ def evaluate_embeddings(
         ap_method: as in `rank_gallery`.
         max_rank: as in `rank_gallery`.
         block_size: queries at a time; the distances of two blocks are held.
+        rerank: ranks by `distances.reranked_distances`; whatever is in the gallery, junk included, can be a neighbour.
+            None: by the distances themselves.
 
     Returns:
         A RankingResult.
@@ -116,7 +119,11 @@ def evaluate_embeddings(
     for name, embeddings in (("query", query), ("gallery", gallery)):
         for start in range(0, len(embeddings), _ROWS_PER_CHECK):
             _check_finite(name, start, embeddings[start : start + _ROWS_PER_CHECK])
-    blocks = sample_distances.distance_blocks(query, gallery, metric=metric, block_size=block_size)
+    options = {"metric": metric, "block_size": block_size}
+    if rerank is None:
+        blocks = sample_distances.distance_blocks(query, gallery, **options)
+    else:
+        blocks = sample_distances.reranked_distances(query, gallery, **rerank._asdict(), **options)
     return _rank(blocks, identities, ap_method, max_rank)
 
 

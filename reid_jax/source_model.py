@@ -29,7 +29,8 @@ def source_config(config: ConfigDict) -> ConfigDict:
     for section in ("model", "augment", "head"):
         source[section] = config[section]
     source.seed, source.num_devices = config.seed, config.num_devices
-    source.data.update(config.data.to_dict() | {"dataset": config.source.dataset})
+    # Nothing of it follows from the target's number of images per identity.
+    source.data.update(config.data.to_dict() | {"dataset": config.source.dataset, "images_per_identity": 0.0})
     source.evaluation.batch_size = config.evaluation.batch_size
     source.checkpoint.every_minutes = config.checkpoint.every_minutes
     num_epochs = config.source.num_epochs
@@ -56,7 +57,7 @@ def source_workdir(source: ConfigDict, folder: str | pathlib.Path) -> pathlib.Pa
     computed = {
         name: value
         for name, value in config_rules.flat_fields(source.to_dict()).items()
-        if name not in compatibility.FINISHED_FREE_FIELDS
+        if name not in compatibility.FINISHED_FREE_FIELDS and value != compatibility.NEUTRAL.get(name)
     }
     digest = hashlib.sha256(json.dumps(computed, sort_keys=True).encode()).hexdigest()[:8]
     return pathlib.Path(folder, f"source_{source.data.dataset}_{source.seed}_{digest}")

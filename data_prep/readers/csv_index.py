@@ -10,6 +10,7 @@ import csv
 import pathlib
 
 from reid_jax import errors, identities
+from reid_jax.data import folders
 from reid_jax.data_prep.readers import listing
 
 DEFAULT_NAME = "index.csv"
@@ -96,6 +97,8 @@ def _record(folder: pathlib.Path, row: dict[str, str | None], where: str) -> lis
     file = folder / path
     if not file.is_file():
         raise errors.UserError(f"{where}: there is no image {str(path)!r} in the source folder")
+    if folders.is_video_name(path.name):
+        raise errors.UserError(f"{where}: {str(path)!r} is a video; only --tracklets without an index reads videos")
     pid, camid, tracklet = (_number(row, column, where) for column in _NUMBERS)
     split = row.get("split", "").strip() or "train"
     if split not in listing.SPLITS:

@@ -22,6 +22,7 @@ class Record(NamedTuple):
         camid: the camera, -1 not known.
         tracklet: the tracklet, -1 none.
         file: where the image's bytes are now.
+        problem: what makes the image a bad one, if the reader knows; then there need be no file.
     """
 
     split: str
@@ -30,6 +31,7 @@ class Record(NamedTuple):
     camid: int
     tracklet: int
     file: pathlib.Path
+    problem: str | None = None
 
 
 class Source(NamedTuple):

@@ -8,9 +8,10 @@ chosen.
 """
 
 import ml_collections
+from ml_collections import config_dict
 
 from reid_jax.experiments.configs import lookup
-from reid_jax.runs import base_config
+from reid_jax.runs import base_config, settings
 
 
 def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
@@ -22,7 +23,7 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
 
     config.train.num_iterations = 10 if is_small else 20  # stages at most: 1 and then one per merge
     # Of stage 0, every sample a class of its own (sec. 4.2).
-    config.train.first_epochs = 20 if not is_small else 30 if is_video else 10
+    config.train.first_epochs = 8 if dataset == "folder" else 20 if not is_small else 30 if is_video else 10
 
     config.cluster = ml_collections.ConfigDict()
     config.cluster.merge_percent = 0.1 if is_small else 0.05  # mp: a stage unites int(mp * N) pairs (sec. 4.2)
@@ -36,6 +37,8 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.dissimilarity.part_weight = 0.0  # lambda_p of SSL's part term (SSL Table 3: 0.5)
     # Horizontal stripes; they divide the feature map's height, 4 for square images.
     config.dissimilarity.num_parts = 4 if config.data.dataset in ("coil100", base_config.CIFAR10) else 8
+    if dataset in base_config.OWN_DATASETS:  # None: by the size that is found out
+        config.dissimilarity.num_parts = config_dict.placeholder(int)
     config.dissimilarity.camera_penalty = 0.0  # lambda_c of SSL's cross-camera term (SSL Table 3: 0.02)
 
     config.stop = ml_collections.ConfigDict()
@@ -45,4 +48,6 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.stop.signal = "silhouette"  # of label_free: "silhouette" | "agreement", which merging keeps high
     config.stop.patience = 1 if not is_small else 4  # stages without a rise
     config.stop.min_rise = 0.005  # of the signal
+    if dataset in base_config.OWN_DATASETS:
+        settings.leave_open(config, stages=True)
     return config

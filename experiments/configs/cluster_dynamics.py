@@ -10,7 +10,7 @@ import ml_collections
 
 from reid_jax.cluster_dynamics import choices
 from reid_jax.experiments.configs import bank
-from reid_jax.runs import base_config
+from reid_jax.runs import base_config, settings
 
 
 def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
@@ -39,4 +39,6 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
 
     config.cluster = bank.cluster_fields()
     config.cluster.min_samples = 3  # reference code
+    if dataset in base_config.OWN_DATASETS:
+        settings.leave_open(config)
     return config

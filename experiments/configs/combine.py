@@ -9,7 +9,7 @@ import ml_collections
 
 from reid_jax import cluster_dynamics
 from reid_jax.experiments.configs import bank, hct
-from reid_jax.runs import base_config
+from reid_jax.runs import base_config, settings
 
 
 def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
@@ -55,4 +55,6 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.dynamics.min_similarity = ml_collections.config_dict.placeholder(float)
     if small:
         config.dynamics.k, config.dynamics.num_similar = 8, 15.0
+    if dataset in base_config.OWN_DATASETS:
+        settings.leave_open(config)
     return config

@@ -8,7 +8,7 @@ What HCD compares its online labels with (Table 2), under the same training.
 import ml_collections
 
 from reid_jax.experiments.configs import bank
-from reid_jax.runs import base_config
+from reid_jax.runs import base_config, settings
 
 
 def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
@@ -22,4 +22,6 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.cluster = bank.cluster_fields()
     if config.data.dataset not in base_config.SMALL_DATASETS:
         config.cluster.k1 = 30  # SpCL's and Cluster Contrast's code; 20 is HCD's
+    if dataset in base_config.OWN_DATASETS:
+        settings.leave_open(config)
     return config

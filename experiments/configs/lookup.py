@@ -1,8 +1,9 @@
 """The fields that BUC and softened similarity share: head, lookup table, schedule, augmentation."""
 
 import ml_collections
+from ml_collections import config_dict
 
-from reid_jax.runs import base_config
+from reid_jax.runs import base_config, settings
 
 
 def add_training(config: ml_collections.ConfigDict) -> None:
@@ -38,10 +39,13 @@ def add_training(config: ml_collections.ConfigDict) -> None:
     config.train.weight_decay = 5e-4  # reference code
 
     config.augment = ml_collections.ConfigDict()
+    config.augment.preset = "person"  # what is on the images: "person" | "rigid" (vehicles, goods) | "shapes"
     config.augment.flip_probability = 0.5
     config.augment.sized_crop = True  # reference code
     config.augment.sized_crop_area = (0.64, 1.0)  # part of the image's area
-    # Height / width of the crop.
-    config.augment.sized_crop_aspect = (0.75, 1.33) if config.data.height == config.data.width else (2.0, 3.0)
+    # Height / width of the crop; None: by the size that is found out.
+    is_own = dataset in base_config.OWN_DATASETS
+    aspect = None if is_own else settings.sized_crop_aspect(config.data.height, config.data.width)
+    config.augment.sized_crop_aspect = aspect or config_dict.placeholder(tuple)
     config.augment.padding = 0  # pixels added on each side before cropping
     config.augment.erasing_probability = 0.5 if is_small else 0.0

@@ -7,8 +7,9 @@ Person data sets have the paper's values (section IV-B), and where the paper is 
 """
 
 import ml_collections
+from ml_collections import config_dict
 
-from reid_jax.runs import base_config
+from reid_jax.runs import base_config, settings
 
 # The paper's sources, and the number of clusters (section IV-C).
 _SOURCES = {
@@ -24,16 +25,12 @@ _NUM_CLUSTERS = {"dukemtmcreid": 700, "synthetic": 64, "synthetic_video": 64, "c
 _SMALL_EPOCHS = {"coil100": 3}  # it has 3.5 times as many images as the synthetic data sets
 
 
-def max_shift(width: int) -> float:
-    """The greatest shift along each axis, in pixels, of images of that width: 45 of 224 (sec. IV-B)."""
-    return round(45 / 224 * width, 1)
-
-
 def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     """Returns PUL's config for one data set, the target."""
     config = base_config.base_config(dataset)
     small = config.data.dataset in base_config.SMALL_DATASETS
-    if not small:
+    is_own = dataset in base_config.OWN_DATASETS
+    if not small and not is_own:
         config.data.height, config.data.width = 224, 224  # sec. IV-B
 
     config.source = ml_collections.ConfigDict()
@@ -61,9 +58,10 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.head.dropout = 0.5  # before the classifier (sec. IV-B)
 
     config.train = ml_collections.ConfigDict()
-    config.train.num_iterations = 8 if small else 25  # at most (sec. IV-D)
+    is_quick = small or dataset == "folder"  # a CPU is to do it
+    config.train.num_iterations = 8 if is_quick else 25  # at most (sec. IV-D)
     # Of each iteration's fine-tuning (sec. IV-B).
-    config.train.num_epochs = _SMALL_EPOCHS.get(config.data.dataset, 5) if small else 20
+    config.train.num_epochs = _SMALL_EPOCHS.get(config.data.dataset, 5) if is_quick else 20
     config.train.batch_size = 16  # sec. IV-B
     config.train.num_frames = base_config.num_frames(config.data.dataset)  # drawn from each tracklet; 1 for images
     config.train.optimizer = "sgd"  # "sgd" | "adam"
@@ -72,9 +70,11 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.train.weight_decay = 0.0  # the paper names none
 
     config.augment = ml_collections.ConfigDict()
+    config.augment.preset = "person"  # what is on the images: "person" | "rigid" (vehicles, goods) | "shapes"
     config.augment.flip_probability = 0.0  # reference code
     config.augment.max_degrees = 20.0  # greatest rotation either way (sec. IV-B)
-    config.augment.max_shift = max_shift(config.data.width)
+    # 45 of 224 pixels (sec. IV-B); None: by the width that is found out.
+    config.augment.max_shift = config_dict.placeholder(float) if is_own else settings.max_shift(config.data.width)
     config.augment.erasing_probability = 0.0
 
     config.stop = ml_collections.ConfigDict()
@@ -85,4 +85,6 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.stop.patience = 3 if small else 5  # iterations
     # The share selected is saturated when it moved less in them; shares of few images vary more.
     config.stop.min_rise = 0.05 if small else 0.02
+    if dataset in base_config.OWN_DATASETS:
+        settings.leave_open(config)
     return config

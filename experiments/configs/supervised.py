@@ -40,6 +40,7 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.loss.label_smoothing = 0.0  # of the classifier, 0..1
 
     config.augment = ml_collections.ConfigDict()
+    config.augment.preset = "person"  # what is on the images: "person" | "rigid" (vehicles, goods) | "shapes"
     config.augment.flip_probability = 0.5
     config.augment.padding = 5 if small else 10  # pixels added on each side before cropping
     config.augment.erasing_probability = 0.5

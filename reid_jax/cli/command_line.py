@@ -3,6 +3,7 @@
 import functools
 import importlib
 import importlib.util
+import itertools
 import os
 import pathlib
 import re
@@ -17,11 +18,12 @@ from ml_collections import ConfigDict, config_flags
 from reid_jax import errors
 from reid_jax.cli import program
 from reid_jax.data_prep import made
-from reid_jax.runs import base_config, config_rules
+from reid_jax.runs import base_config, config_rules, settings, start
 
 _CONFIGS = pathlib.Path(importlib.util.find_spec("reid_jax.experiments.configs").submodule_search_locations[0])
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
 _NAME = re.compile(r"(--?config=)([a-z_]+)(:\w+)?")
+_CONFIG_FLAGS = ("--config", "-config")
 _PATH = re.compile(r"--?config=(.+\.py)(?::\w+)?")
 
 
@@ -44,6 +46,9 @@ def run(method: str, run_method: Callable[[ConfigDict, str], Any], *, variant_fi
         workdir = pathlib.Path(flags.FLAGS.workdir or default)
         check_workdir(workdir)
         made.prepare_missing(config)
+        given = _given_fields()
+        start.check_backbone(config.model, given=given)
+        settings.follow(config, given=given, method=method, is_own_file=_is_own_file())
         try:
             run_method(config, str(workdir))
         except KeyboardInterrupt as error:
@@ -52,6 +57,19 @@ def run(method: str, run_method: Callable[[ConfigDict, str], Any], *, variant_fi
     variant = "".join("[_from_SOURCE]" if section == "source" else f"_{field.upper()}" for section, field in paths)
     define_flags = functools.partial(_define_flags, method, f"runs/{method}{variant}_DATASET")
     program.run(main, define_flags, more_help=functools.partial(_describe_fields, method))
+
+
+def _given_fields() -> set[str]:
+    """The config's fields that the command line gives, by their dotted names."""
+    return {match[1] for argument in sys.argv if (match := _OVERRIDE.match(argument))}
+
+
+def _is_own_file() -> bool:
+    """Whether the config is a file of the user's own, whose fields all count as given."""
+    # Names have been replaced by paths, and both forms are one: --config=FILE and --config FILE.
+    given = [f"--config={argument}" for before, argument in itertools.pairwise(sys.argv) if before in _CONFIG_FLAGS]
+    paths = [match[1] for argument in (*sys.argv, *given) if (match := _PATH.fullmatch(argument))]
+    return any(pathlib.Path(path).resolve().parent != _CONFIGS.resolve() for path in paths)
 
 
 def _describe_fields(method: str) -> str:
@@ -101,10 +119,10 @@ def _replace_config_names() -> None:
     """Replaces a config's name on the command line, as in --config=hct:market1501, by its file's path."""
     for place, argument in enumerate(sys.argv[1:], start=1):
         named = _NAME.fullmatch(argument)
-        if named is None and sys.argv[place - 1] in ("--config", "-config"):
+        if named is None and sys.argv[place - 1] in _CONFIG_FLAGS:
             named = _NAME.fullmatch(f"--config={argument}")
             named = named and re.fullmatch(r"()([a-z_]+)(:\w+)?", argument)
-        if named and not pathlib.Path(named[2]).exists():
+        if named and not pathlib.Path(named[2]).is_file():
             sys.argv[place] = f"{named[1]}{_config_file(named[2])}{named[3] or ''}"
         elif (path := _PATH.fullmatch(argument)) and not pathlib.Path(path[1]).is_file():
             raise errors.UserError(f"there is no file {path[1]!r}")
@@ -129,7 +147,7 @@ def _check_overrides(default: str) -> None:
     Raises:
         UserError: the config, from --config or the file `default`, has no such field.
     """
-    given = [match[1] for argument in sys.argv if (match := _OVERRIDE.match(argument))]
+    given = _given_fields()
     if not given:
         return
     # By a flag of its own: the real one is parsed together with the overrides.

@@ -17,6 +17,7 @@ METHODS = {
 }
 COMMANDS = {
     "prepare": ("data_prep.prepare", "turn a folder or a public data set into a prepared one"),
+    "weights": ("experiments.weights", "list published weights, and get those to start from"),
     "train": ("", "train a method on it: reid train METHOD"),
     "evaluate": ("experiments.evaluate", "score a model on a prepared data set"),
     "embed": ("experiments.embed", "embed images: one vector for each, in an .npz"),

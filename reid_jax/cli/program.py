@@ -34,7 +34,11 @@ _CONFIG = re.compile(r"experiments/configs/(\w+)\.py:")
 
 
 def run(
-    main: Callable[[], None], define_flags: Callable[[], None], *, more_help: Callable[[], str] | None = None
+    main: Callable[..., None],
+    define_flags: Callable[[], None],
+    *,
+    more_help: Callable[[], str] | None = None,
+    takes_words: bool = False,
 ) -> None:
     """Defines and parses the command line's absl flags and calls `main`; does not return.
 
@@ -49,6 +53,8 @@ def run(
         main: does the work, reading flags.FLAGS.
         define_flags: defines the flags; in here, because config flags look at the command line when defined.
         more_help: what --help adds at its end.
+        takes_words: whether the command line may have words that are no flags, such as `get NAME`. They are given to
+            `main` as a list; without any, it is the help that is printed.
     """
     compilation_cache.enable()
     foreign = set(flags.FLAGS)
@@ -58,11 +64,11 @@ def run(
         _fail(_last_line(error))
     except _CONFIG_ERRORS as error:
         _fail(f"--config: {_last_line(error)}")
-    if _HELP.intersection(sys.argv[1:]):
+    if _HELP.intersection(sys.argv[1:]) or (takes_words and len(sys.argv) == 1):
         own = [name for name in flags.FLAGS if name not in foreign]
         _guarded(functools.partial(_print_help, own, more_help), [])
         sys.exit(0)
-    app.run(functools.partial(_guarded, main), flags_parser=_parse)
+    app.run(functools.partial(_with_words if takes_words else _guarded, main), flags_parser=_parse)
 
 
 def group(title: str) -> None:
@@ -155,6 +161,10 @@ def _last_line(error: Exception) -> str:
         return message
     flag, _, trace = message.partition("Error whilst parsing config file")
     return f"{flag}{trace.strip().splitlines()[-1].partition(': ')[2]}"
+
+
+def _with_words(main: Callable[[list[str]], None], argv: list[str]) -> None:
+    _guarded(functools.partial(main, argv[1:]), [])
 
 
 def _guarded(main: Callable[[], None], argv: list[str]) -> None:

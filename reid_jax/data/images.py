@@ -17,12 +17,14 @@ from PIL import Image
 
 from reid_jax import atomic, errors
 from reid_jax.data.image_files import ImageFiles
+from reid_jax.data.pixels import to_rgb
 from reid_jax.data.records import Records
 from reid_jax.progress import ProgressBar
 
 # Below this many images, starting worker processes costs more than they save.
 _MIN_IMAGES_FOR_WORKERS = 4096
 _CACHE_CHUNK = 64
+_CACHE_VERSION = 2  # of what `to_rgb` makes of an image
 _NOT_WRITABLE = (
     errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.ENAMETOOLONG, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS,
 )  # fmt: skip
@@ -32,15 +34,15 @@ def decode(encoded: bytes, height: int, width: int) -> np.ndarray:
     """Decodes and resizes one image.
 
     Args:
-        encoded: a JPEG or PNG file's bytes.
+        encoded: an image file's bytes.
         height: of the result in pixels.
         width: of the result in pixels.
 
     Returns:
-        [height, width, 3] uint8 RGB, resized with Pillow's antialiased bilinear filter, which the papers'
-        figures were made with.
+        [height, width, 3] uint8 RGB as `pixels.to_rgb` makes it, resized with Pillow's antialiased bilinear filter,
+        which the papers' figures were made with.
     """
-    image = Image.open(io.BytesIO(encoded)).convert("RGB")
+    image = to_rgb(Image.open(io.BytesIO(encoded)))
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(image)
@@ -58,7 +60,7 @@ def decode_small(encoded: bytes, size: int) -> np.ndarray:
     """Decodes one image for people to look at: [h, w, 3] uint8 RGB, no side longer than `size` pixels."""
     image = Image.open(io.BytesIO(encoded))
     image.draft("RGB", (size, size))  # a JPEG file need not be decoded at its full size
-    image = image.convert("RGB")
+    image = to_rgb(image)
     image.thumbnail((size, size))
     return np.asarray(image)
 
@@ -178,7 +180,9 @@ def open_images(
         num_workers = (os.cpu_count() or 1) if len(records) >= _MIN_IMAGES_FOR_WORKERS else 0
     if len(records) * height * width * 3 > cache_bytes:
         return StreamedImages(records, height, width, num_workers)
-    path = pathlib.Path(cache_dir, f"{records.dataset}_{records.split}_{height}x{width}_{records.fingerprint}.npy")
+    path = pathlib.Path(
+        cache_dir, f"{records.dataset}_{records.split}_{height}x{width}_{records.fingerprint}_{_CACHE_VERSION}.npy"
+    )
     if not path.exists():
         try:
             _write_cache(records, height, width, path, num_workers)

@@ -75,7 +75,7 @@ class Records:
         return f"{self.dataset}/{self.split}"
 
     def encoded(self, index: int) -> bytes:
-        """Returns the image file's bytes of item `index`, exactly as they were in the source."""
+        """Returns the bytes of item `index` as they are stored: of JPEG and PNG files those of the source."""
         return self._source[int(self._positions[index])]["image"]
 
 

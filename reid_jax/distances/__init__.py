@@ -1,4 +1,4 @@
-"""Distances between embeddings, nearest neighbours, the k-reciprocal Jaccard distance, dissimilarities of methods."""
+"""Distances between embeddings, nearest neighbours, the k-reciprocal Jaccard distance, re-ranking, dissimilarities."""
 
 from reid_jax import lazy
 from reid_jax.distances.blocks import by_row_blocks, by_symmetric_blocks, is_self, some_rows
@@ -10,9 +10,11 @@ from reid_jax.distances.pairwise import (
     prepare,
     prepared_distances,
 )
+from reid_jax.distances.reranking import Reranking, reranked_distances
 
 __all__ = [
     "METRICS",
+    "Reranking",
     "by_row_blocks",
     "by_symmetric_blocks",
     "distance_blocks",
@@ -22,6 +24,7 @@ __all__ = [
     "pairwise_distances",
     "prepare",
     "prepared_distances",
+    "reranked_distances",
     "some_rows",
 ]
 

@@ -1,7 +1,7 @@
 """The Jaccard distance of k-reciprocal neighbourhoods, sparse and exact, on the host.
 
 Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding", CVPR 2017, sections 3.2 to 3.4, without
-the original distance (lambda = 0).
+the original distance, which `reranking.py` adds.
 """
 
 import array
@@ -39,6 +39,28 @@ def jaccard_from_neighbors(x: np.ndarray, neighbors: np.ndarray, *, k1: int, k2:
     Raises:
         ValueError: shapes do not fit, x is not finite, neighbors is no such ranking, or k1 or k2 is out of its range.
     """
+    return _jaccard(encodings_from_neighbors(x, neighbors, k1=k1, k2=k2))
+
+
+def encodings_from_neighbors(
+    x: np.ndarray, neighbors: np.ndarray, *, k1: int, k2: int, scales: np.ndarray | None = None
+) -> sparse.csr_array:
+    """Encodes every row of x as the weights of its neighbourhood's members, as `jaccard_from_neighbors` describes.
+
+    Args:
+        x: [N, D] float; this and the next three as in `jaccard_from_neighbors`.
+        neighbors: [N, K] int.
+        k1: 1..N-1.
+        k2: 1..k1+1.
+        scales: [N] float > 0, by which the squared distances from each row are divided before they become weights; None:
+            they are not.
+
+    Returns:
+        [N, N] float32, >= 0, every row's sum 1, columns ascending within a row.
+
+    Raises:
+        ValueError: as in `jaccard_from_neighbors`; or scales are not [N] and finite numbers above 0.
+    """
     x, neighbors = np.asarray(x), np.asarray(neighbors)
     if x.ndim != 2:
         raise ValueError(f"x must be [N, D], got shape {x.shape}")
@@ -49,13 +71,31 @@ def jaccard_from_neighbors(x: np.ndarray, neighbors: np.ndarray, *, k1: int, k2:
     if not is_finite.all():
         row = is_finite.argmin()
         raise ValueError(f"x must be finite, got {x[row, ~np.isfinite(x[row])][0]} in row {row}")
+    if scales is not None:
+        _check_scales(scales, num_rows=len(x))
     members = _expanded(_reciprocal(neighbors, k1), _reciprocal(neighbors, int(np.around(k1 / 2))))
-    encodings = _encodings(x, members)
+    encodings = _encodings(x, members, scales)
     if k2 > 1:
         encodings = (_nearest(neighbors, k2) * np.float32(1 / k2)) @ encodings  # eq. (11)
     # Members are then added up in the same order for (i, j) and (j, i): symmetric to the last bit.
     encodings.sort_indices()
-    return _jaccard(encodings)
+    return encodings
+
+
+def distances_between(encodings: sparse.csr_array, others: sparse.csc_array) -> np.ndarray:
+    """Computes the Jaccard distances of some encoded rows to others, all of them.
+
+    Args:
+        encodings: [B, N] float32, rows of `encodings_from_neighbors`.
+        others: [M, N] float32, such rows, by columns.
+
+    Returns:
+        [B, M] float32 in 0..1.
+    """
+    result = np.empty((encodings.shape[0], others.shape[0]), np.float32)
+    for start, stop, sums in _sums_in_common(encodings, others):
+        result[start:stop] = _from_sums(sums).reshape(stop - start, -1)
+    return result
 
 
 def check_sizes(num_rows: int, *, k1: int, k2: int) -> None:
@@ -84,6 +124,15 @@ def _check_neighbors(neighbors, *, num_rows, k1):
         raise ValueError(f"neighbors must not repeat within a row, got {neighbors[row].tolist()} in row {row}")
 
 
+def _check_scales(scales, *, num_rows):
+    if np.shape(scales) != (num_rows,):
+        raise ValueError(f"scales must be [N] with N = {num_rows}, got shape {np.shape(scales)}")
+    is_right = (scales > 0) & (scales < np.inf)
+    if not is_right.all():
+        row = is_right.argmin()
+        raise ValueError(f"scales must be finite and above 0, got {scales[row]} for row {row}")
+
+
 def _nearest(neighbors, count):
     """Returns [N, N] with ones at the first `count` of every row's ranking."""
     indices = neighbors[:, :count].astype(np.int32).ravel()
@@ -106,13 +155,15 @@ def _expanded(reciprocal, half):
     return reciprocal + adding @ half
 
 
-def _encodings(x, members):
-    """Returns V [N, N] float32: exp(-squared distance) to the members, divided by the row's sum (eq. (7))."""
+def _encodings(x, members, scales):
+    """Returns V [N, N] float32: exp(-squared distance / scale) to the members, divided by the row's sum (eq. (7))."""
     sq_distances = np.empty(members.nnz, np.float32)
     for row, (start, stop) in enumerate(zip(members.indptr[:-1], members.indptr[1:], strict=True)):
         differences = x[members.indices[start:stop]]
         differences -= x[row]
         sq_distances[start:stop] = np.einsum("nd,nd->n", differences, differences)
+    if scales is not None:
+        sq_distances /= np.repeat(scales, np.diff(members.indptr)).astype(np.float32)
     weights = np.exp(-sq_distances)
     # No sum is less than 1: the row itself is a member.
     weights /= np.repeat(np.add.reduceat(weights, members.indptr[:-1]), np.diff(members.indptr))
@@ -140,28 +191,38 @@ def _jaccard(encodings):
 def _distance_blocks(encodings) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yields for one block of rows after another how many pairs each row has [B], their columns and distances."""
     num_rows = encodings.shape[0]
-    by_member = encodings.tocsc()
-    # By how many rows each entry's member is shared.
-    shared = np.diff(by_member.indptr)[encodings.indices]
-    work = np.add.reduceat(shared, encodings.indptr[:-1], dtype=np.int64) + num_rows
-    work = np.append(0, np.cumsum(work))
-    edges = np.unique(np.append(np.searchsorted(work, np.arange(0, work[-1], _BLOCK)), num_rows))
-    for start, stop in itertools.pairwise(edges.tolist()):
-        own = slice(encodings.indptr[start], encodings.indptr[stop])
-        others = _ranges(by_member.indptr[encodings.indices[own]], shared[own])
-        lesser = np.minimum(np.repeat(encodings.data[own], shared[own]), by_member.data[others])
-        # Dense sums for few rows at a time: sorting the pairs would take longer.
+    for start, stop, sums in _sums_in_common(encodings, encodings.tocsc()):
         first_cells = np.arange(stop - start) * num_rows
-        cells = np.repeat(first_cells, np.diff(encodings.indptr[start : stop + 1]))
-        cells = np.repeat(cells, shared[own]) + by_member.indices[others]
-        sums = np.bincount(cells, weights=lesser, minlength=(stop - start) * num_rows)
         sums[first_cells + np.arange(start, stop)] = 1  # the diagonal; rounding left it near 1
         cells = np.flatnonzero(sums)
         counts = np.diff(np.searchsorted(cells, np.append(first_cells, len(sums))))
         columns = (cells - np.repeat(first_cells, counts)).astype(np.int32)
-        sums = sums[cells]
-        distances = 1 - sums / (2 - sums)  # eq. (10), where either row's weights sum to 1
-        yield counts, columns, np.maximum(distances, 0).astype(np.float32)  # rounding may take a sum beyond 1
+        yield counts, columns, _from_sums(sums[cells])
+
+
+def _sums_in_common(encodings, others) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Yields for blocks of rows start..stop - 1 the sums [B * M] of the lesser weights with others [M, N], by columns.
+
+    The sums are dense, and so computed for few rows at a time: sorting the pairs would take longer.
+    """
+    num_others = others.shape[0]
+    # By how many of the others each entry's member is shared.
+    shared = np.diff(others.indptr)[encodings.indices]
+    work = np.add.reduceat(shared, encodings.indptr[:-1], dtype=np.int64) + num_others
+    work = np.append(0, np.cumsum(work))
+    edges = np.unique(np.append(np.searchsorted(work, np.arange(0, work[-1], _BLOCK)), encodings.shape[0]))
+    for start, stop in itertools.pairwise(edges.tolist()):
+        own = slice(encodings.indptr[start], encodings.indptr[stop])
+        places = _ranges(others.indptr[encodings.indices[own]], shared[own])
+        lesser = np.minimum(np.repeat(encodings.data[own], shared[own]), others.data[places])
+        cells = np.repeat(np.arange(stop - start) * num_others, np.diff(encodings.indptr[start : stop + 1]))
+        cells = np.repeat(cells, shared[own]) + others.indices[places]
+        yield start, stop, np.bincount(cells, weights=lesser, minlength=(stop - start) * num_others)
+
+
+def _from_sums(sums):
+    """Returns the distances float32 that sums of lesser weights stand for (eq. (10), where a row's weights sum to 1)."""
+    return np.maximum(1 - sums / (2 - sums), 0).astype(np.float32)  # rounding may take a sum beyond 1
 
 
 def _ranges(starts, lengths):

@@ -20,8 +20,8 @@ from jax import export
 from jax.extend.mlir import ir
 from jax.extend.mlir.dialects import sdy, stablehlo
 
-from reid_jax import atomic, augment, errors
-from reid_jax.embeddings import l2_normalize
+from reid_jax import atomic, augment, errors, postprocess
+from reid_jax.postprocess import Postprocess
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 _PROGRAM, _INFO, _README = "model.stablehlo", "model.json", "README.txt"
@@ -34,16 +34,19 @@ _USAGE = """A person re-identification model: images of people -> embeddings. Wr
     import zipfile
     import numpy as np
     from jax import export                      # pip install jax flatbuffers pillow
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     with zipfile.ZipFile({name!r}) as file:
         embed = export.deserialize(bytearray(file.read("model.stablehlo"))).call
-    image = np.asarray(Image.open("person.jpg").convert("RGB"))     # [h, w, 3] uint8
-    embeddings = embed(image[None])                                 # [B, {dim}] float32 of length 1
+    image = ImageOps.exif_transpose(Image.open("person.jpg"))
+    image = np.asarray(image.convert("RGB"))                        # [h, w, 3] uint8
+    embeddings = embed(image[None]{argument})                                 # [B, {dim}] float32 of length 1
 
 Images are [B, h, w, 3] uint8, RGB; B, h and w are free, and every new combination of them is compiled once, so
 resize to {height} x {width} (height x width) yourself where sizes vary, by antialiased bilinear interpolation. The
 smaller 1 - dot(a, b) of two embeddings, the likelier they show the same person. model.json says what it was made of.
+{cameras}"""
+_CAMERAS = """The second argument is each image's camera, [B] int32, numbered as when the model was made; -1: not known.
 """
 
 
@@ -51,12 +54,13 @@ class Info(NamedTuple):
     """What an exported model is.
 
     Attributes:
-        digest: of the weights, as `checkpoints.digest` makes it.
+        digest: of the weights and what was fitted, as `networks.digest` makes it.
         height: that images are resized to, in pixels.
         width: likewise.
         dim: length of an embedding, D.
         dtype: that activations are computed in.
         description: of the run, for people.
+        postprocess: its kind.
     """
 
     digest: str
@@ -65,41 +69,57 @@ class Info(NamedTuple):
     dim: int
     dtype: str
     description: str
+    postprocess: str = "none"
+
+    @property
+    def takes_cameras(self) -> bool:
+        """Whether the function has the cameras as its second argument."""
+        return self.postprocess in postprocess.CAMERA_KINDS
 
 
 class ExportedModel(NamedTuple):
     """A model read from a file.
 
     Attributes:
-        call: (images [B, h, w, 3] uint8) -> embeddings [B, D] float32, L2-normalised.
+        call: (images [B, h, w, 3] uint8) -> embeddings [B, D] float32, L2-normalised; where `info.takes_cameras`, of
+            (images, cameras [B] int32, -1 where not known).
         info: what it is.
     """
 
-    call: Callable[[jax.Array], jax.Array]
+    call: Callable[..., jax.Array]
     info: Info
 
 
 def embedding_function(
-    model: nn.Module, variables: dict[str, Any], *, height: int, width: int
-) -> Callable[[jax.Array], jax.Array]:
-    """Makes the function that is exported: resizing, normalisation, the model, and L2 normalisation.
+    model: nn.Module, variables: dict[str, Any], *, height: int, width: int, fitted: Postprocess | None = None
+) -> Callable[..., jax.Array]:
+    """Makes the function that is exported: resizing, normalisation, the model, post-processing, L2 normalisation.
 
     Args:
         model: returns `Features`.
         variables: the model's.
         height: of the images that the model was trained on, in pixels.
         width: likewise.
+        fitted: post-processing.
 
     Returns:
-        (images [B, h, w, 3] uint8, of any size) -> embeddings [B, D] float32.
+        (images [B, h, w, 3] uint8, of any size) -> embeddings [B, D] float32; where cameras have means of their own, of
+        (images, cameras [B] int32, -1 where not known).
     """
 
-    def embed(images: jax.Array) -> jax.Array:
+    def embed(images: jax.Array, cameras: jax.Array | None = None) -> jax.Array:
         resized = resize(images, height=height, width=width)
         embeddings = model.apply(variables, augment.normalize(resized), train=False).embeddings
-        return l2_normalize(embeddings)
+        return postprocess.traced(fitted, embeddings, cameras)
 
-    return embed
+    if takes_cameras(fitted):
+        return embed
+    return lambda images: embed(images)
+
+
+def takes_cameras(fitted: Postprocess | None) -> bool:
+    """Whether embeddings depend on the camera, too."""
+    return fitted is not None and len(fitted.cameras) > 0
 
 
 def resize(images: jax.Array, *, height: int, width: int) -> jax.Array:
@@ -143,10 +163,19 @@ def write_model(
         name: what the file will be called, for its README.txt; None: as it is.
     """
     sizes = export.symbolic_shape("b, h, w")
-    images = jax.ShapeDtypeStruct((*sizes, 3), jnp.uint8)
+    arguments = [jax.ShapeDtypeStruct((*sizes, 3), jnp.uint8)]
+    if info.takes_cameras:
+        arguments.append(jax.ShapeDtypeStruct(sizes[:1], jnp.int32))
     with _without_source_lines():
-        program = export.export(jax.jit(function), platforms=PLATFORMS)(images).serialize()
-    usage = _USAGE.format(name=name or pathlib.Path(file).name, dim=info.dim, height=info.height, width=info.width)
+        program = export.export(jax.jit(function), platforms=PLATFORMS)(*arguments).serialize()
+    usage = _USAGE.format(
+        name=name or pathlib.Path(file).name,
+        dim=info.dim,
+        height=info.height,
+        width=info.width,
+        argument=", np.array([-1], np.int32)" if info.takes_cameras else "",
+        cameras=_CAMERAS if info.takes_cameras else "",
+    )
     record = {"format": _FORMAT, **info._asdict(), "platforms": PLATFORMS, "jax": jax.__version__}
     with atomic.atomic_path(file) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for entry, content in ((_README, usage), (_INFO, json.dumps(record, indent=2) + "\n"), (_PROGRAM, program)):
@@ -206,7 +235,7 @@ def read_model(file: str | pathlib.Path) -> ExportedModel:
 def _parse_info(record: Any) -> Info:
     if not isinstance(record, dict) or record.get("format") != _FORMAT:
         raise ValueError(f"{_INFO} in it must say the format {_FORMAT!r}")
-    info = Info(*(record.get(name) for name in Info._fields))
+    info = Info(*(record.get(name, Info._field_defaults.get(name)) for name in Info._fields))
     for name, value in info._asdict().items():
         kind = int if name in ("height", "width", "dim") else str
         # Not isinstance: true is an int.
@@ -241,13 +270,17 @@ def _check_program(file: str | pathlib.Path, program: export.Exported, info: Inf
             f"{str(file)!r} was exported for {', '.join(program.platforms)}, this machine computes on {platform}"
         )
     takes, gives = program.in_avals, program.out_avals
-    # One positional argument, one result.
-    is_plain = program.in_tree == jax.tree.structure(((0,), {})) and program.out_tree == jax.tree.structure(0)
+    # Positional arguments, one result.
+    expected = ((0, 0), {}) if info.takes_cameras else ((0,), {})
+    is_plain = program.in_tree == jax.tree.structure(expected) and program.out_tree == jax.tree.structure(0)
     takes_images = is_plain and takes[0].dtype == jnp.uint8 and takes[0].ndim == 4 and takes[0].shape[3] == 3
     takes_any_size = takes_images and all(map(export.is_symbolic_dim, takes[0].shape[:3]))
+    if takes_any_size and info.takes_cameras:
+        takes_any_size = takes[1].dtype == jnp.int32 and takes[1].shape == takes[0].shape[:1]
     gives_vectors = is_plain and gives[0].dtype == jnp.float32 and gives[0].shape == (*takes[0].shape[:1], info.dim)
     if not (takes_any_size and gives_vectors and program.nr_devices == 1):
         raise errors.UserError(
-            f"the function in {str(file)!r} must take images [B, h, w, 3] uint8 of any size and return [B, {info.dim}] "
+            f"the function in {str(file)!r} must take images [B, h, w, 3] uint8 of any size"
+            f"{', cameras [B] int32' if info.takes_cameras else ''} and return [B, {info.dim}] "
             f"float32, it takes {', '.join(map(str, takes))} and returns {', '.join(map(str, gives))}"
         )

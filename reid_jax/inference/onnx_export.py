@@ -12,6 +12,7 @@ from jax import export
 
 from reid_jax import errors
 from reid_jax.inference.exported import Info
+from reid_jax.models import convolutions
 
 _PACKAGES = ("jax2onnx", "onnx", "onnxruntime")
 
@@ -24,7 +25,7 @@ def check_installed() -> None:
 
 
 def write_onnx(file: pathlib.Path, function: Callable[[jax.Array], jax.Array], info: Info) -> None:
-    """Converts a function of images [B, height, width, 3] uint8 of `exported.embedding_function`; B is free.
+    """Converts a function of `exported.embedding_function`, of images [B, height, width, 3] uint8; B is free.
 
     The converter takes one image size, the model's own, at which resizing changes nothing.
     """
@@ -32,16 +33,22 @@ def write_onnx(file: pathlib.Path, function: Callable[[jax.Array], jax.Array], i
     import onnx
 
     (batch,) = export.symbolic_shape("b")
-    images = jax.ShapeDtypeStruct((batch, info.height, info.width, 3), jnp.uint8)
-    model = jax2onnx.to_onnx(function, [images], input_names=["images"], output_names=["embeddings"])
+    arguments = {"images": jax.ShapeDtypeStruct((batch, info.height, info.width, 3), jnp.uint8)}
+    if info.takes_cameras:
+        arguments["cameras"] = jax.ShapeDtypeStruct((batch,), jnp.int32)
+    # The converter knows no choice by platform.
+    with convolutions.single_operations():
+        model = jax2onnx.to_onnx(
+            function, list(arguments.values()), input_names=list(arguments), output_names=["embeddings"]
+        )
     onnx.helper.set_model_props(model, {"reid_jax": json.dumps(info._asdict())})
     onnx.save(model, file)
 
 
-def load_onnx(file: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns the file's function (images) -> embeddings, computed on the CPU."""
+def load_onnx(file: pathlib.Path) -> Callable[..., np.ndarray]:
+    """Returns the file's function (images) or (images, cameras) -> embeddings, computed on the CPU."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    (images,) = session.get_inputs()
-    return lambda batch: session.run(None, {images.name: batch})[0]
+    names = [argument.name for argument in session.get_inputs()]
+    return lambda *arguments: session.run(None, dict(zip(names, arguments, strict=True)))[0]

@@ -1,4 +1,4 @@
-"""A trained model to use: the best of a run directory, a model folder, or an exported file."""
+"""A model to use: the best of a run directory, a model folder, an exported file, or published weights."""
 
 import dataclasses
 import pathlib
@@ -6,17 +6,15 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import linen as nn
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from reid_jax import errors, features, sharding
+from reid_jax import errors, features, postprocess, sharding
 from reid_jax.data.image_files import ImageFiles
 from reid_jax.data.images import CachedImages, ImageSource, StreamedImages, resize_images
-from reid_jax.data.samples import Samples
-from reid_jax.embeddings import Features, l2_normalize
-from reid_jax.inference import exported, model_folder
-from reid_jax.runs import base_config, checkpoints, config_rules, logs, models
+from reid_jax.data.samples import Samples, select
+from reid_jax.embeddings import Features
+from reid_jax.inference import exported, networks
+from reid_jax.postprocess import Postprocess
 
 _BATCH_SIZE = 64
 _RESIZED_AT_A_TIME = 1024  # images of another size: what is resized is held
@@ -33,7 +31,10 @@ class TrainedModel:
         mesh: the devices it works on.
         height: of its images in pixels.
         width: likewise.
-        digest: of its weights, the same for a run and what was exported of it.
+        digest: of its weights and what was fitted, the same for a run and what was exported of it.
+        about: what it learned from, and whether labels of people were used, in a line.
+        fitted: post-processing of its embeddings, or None.
+        takes_cameras: whether `embed_step` has the cameras [B] int32 as a third argument.
     """
 
     source: str
@@ -43,48 +44,66 @@ class TrainedModel:
     height: int
     width: int
     digest: str
+    about: str = ""
+    fitted: Postprocess | None = None
+    takes_cameras: bool = False
 
-    def embed(self, images: np.ndarray, *, batch_size: int = _BATCH_SIZE) -> np.ndarray:
+    def embed(
+        self, images: np.ndarray, *, camids: np.ndarray | None = None, batch_size: int = _BATCH_SIZE
+    ) -> np.ndarray:
         """Embeds images.
 
         Args:
             images: [N, H, W, 3] uint8 RGB, of any size; resized as in training.
+            camids: [N] int, the images' cameras, which count where the post-processing has a mean for each; None, or
+                negative: not known.
             batch_size: images at a time.
 
         Returns:
             [N, D] float32, L2-normalised: a dot product is the cosine similarity.
 
         Raises:
-            UserError: images of another shape or dtype, or none.
+            UserError: images of another shape or dtype, or none, or not as many cameras.
         """
         images = np.asarray(images)
         if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or not len(images):
             raise errors.UserError(
                 f"images must be [N, H, W, 3] uint8 with N >= 1, got shape {images.shape} of {images.dtype}"
             )
+        if camids is not None and np.shape(camids) != images.shape[:1]:
+            raise errors.UserError(f"camids must be [{len(images)}], one for each image, got shape {np.shape(camids)}")
         parts = []
         for start in range(0, len(images), _RESIZED_AT_A_TIME):
             block = resize_images(images[start : start + _RESIZED_AT_A_TIME], self.height, self.width)
             source, samples = CachedImages(block), Samples.of_images(len(block))
+            if camids is not None:
+                samples = dataclasses.replace(samples, camids=np.asarray(camids)[start : start + len(block)])
             parts.append(self.embed_samples(source, samples, batch_size=batch_size))
         return np.concatenate(parts)
 
     def embed_samples(
         self, images: ImageSource, samples: Samples, *, batch_size: int = _BATCH_SIZE, description: str = "embedding"
     ) -> np.ndarray:
-        """Embeds samples: [N, D] float32, L2-normalised; see `features.embed_samples`."""
+        """Embeds samples, with the post-processing: [N, D] float32, L2-normalised; see `features.embed_samples`."""
         # A few images need no whole batch of them, and a batch splits evenly over the devices.
         most = -(-min(batch_size, len(samples.frames)) // self.mesh.size) * self.mesh.size
-        embedded = features.embed_samples(
-            self.embed_step,
-            self.variables,
-            images,
-            samples,
-            self.mesh,
-            batch_size=most,
-            description=description,
-        )
-        return l2_normalize(embedded.embeddings)
+
+        def embed(step: features.EmbedStep, chosen: Samples) -> np.ndarray:
+            return features.embed_samples(
+                step, self.variables, images, chosen, self.mesh, batch_size=most, description=description
+            ).embeddings
+
+        if not self.takes_cameras:
+            return postprocess.apply(self.fitted, embed(self.embed_step, samples), samples.camids)
+        parts = {}
+        for camera in np.unique(samples.camids).tolist():  # one camera's samples at a time: a step knows none of them
+
+            def step(variables: dict[str, Any], batch: Any, camera: int = camera) -> Features:
+                return self.embed_step(variables, batch, np.full(len(batch), camera, np.int32))
+
+            places = np.flatnonzero(samples.camids == camera)
+            parts |= dict(zip(places.tolist(), embed(step, select(samples, places))))
+        return postprocess.apply(None, np.stack([parts[place] for place in range(len(samples))]))
 
     def embed_files(
         self, files: ImageFiles, *, batch_size: int = _BATCH_SIZE, description: str = "embedding"
@@ -95,112 +114,53 @@ class TrainedModel:
         return self.embed_samples(images, samples, batch_size=batch_size, description=description)
 
 
-def run_config(checkpoint: str | pathlib.Path) -> ConfigDict:
-    """Reads the config of the run that a checkpoint belongs to.
-
-    Raises:
-        UserError: there is no config.json in or above the folder.
-    """
-    for folder in (pathlib.Path(checkpoint), *pathlib.Path(checkpoint).absolute().parents[:2]):
-        if (folder / "config.json").is_file():
-            # Fields that came after the run have the value that changes nothing.
-            config = base_config.base_config("folder").unlock()
-            config.update(logs.read_json(folder / "config.json"))
-            own = base_config.base_config("folder").data
-            for name in ("cache_dir", "cache_gib", "num_workers"):  # of the machine that trained
-                config.data[name] = own[name]
-            return config
-    raise errors.UserError(
-        f"no model at {str(checkpoint)!r}: a run directory holds config.json, a model folder model.json"
-    )
-
-
-def load_run(workdir: str | pathlib.Path) -> tuple[nn.Module, dict[str, Any], ConfigDict]:
-    """Loads the model of a run: (module, variables, the run's config).
-
-    Args:
-        workdir: a run directory (its best model), or its folder checkpoints/best or checkpoints/last.
-
-    Raises:
-        UserError: there is none, it cannot be read, or its config breaks a rule.
-    """
-    config = run_config(workdir)
-    config_rules.check_config(ConfigDict({"data": config.data, "model": config.model}))
-    model = models.build_model(config.model)
-    shapes = models.variable_shapes(config, model, (config.data.height, config.data.width, 3))
-    return model, checkpoints.restore_variables(workdir, shapes), config
-
-
-def load_network(source: str | pathlib.Path) -> tuple[nn.Module, dict[str, Any], ConfigDict]:
-    """Loads the network of a run directory, as `load_run`, or of a model folder, with a config of the same form.
-
-    Raises:
-        UserError: there is none, or it cannot be read.
-    """
-    source = find_model(source)
-    if not model_folder.is_model_folder(source):
-        return load_run(source)
-    model, variables, info, config = model_folder.read_model(source)
-    config.unlock().update({"method": info.method})
-    config.data.dataset = info.trained_on
-    return model, variables, config
-
-
-def load(source: str | pathlib.Path, *, batch_size: int) -> TrainedModel:
+def load(source: str | pathlib.Path, *, batch_size: int, height: int = 0, width: int = 0) -> TrainedModel:
     """Loads a model, with a check that batches fit its devices.
 
     Args:
         source: as `load_model` takes it.
         batch_size: images at a time.
+        height: as `load_model` takes it.
+        width: likewise.
 
     Raises:
         UserError: there is no model, it cannot be read, or the batch size does not fit.
     """
-    model, path = load_model(source), find_model(source)
-    if (path / "metrics.jsonl").is_file() and not (path / "result.json").is_file():
+    model, path = load_model(source, height=height, width=width), networks.find_model(source)
+    if path and (path / "metrics.jsonl").is_file() and not (path / "result.json").is_file():
         print(f"the run in {source} has not finished: this is its best model so far", flush=True)
     sharding.check_batch_size(model.mesh, batch_size)
     return model
 
 
-def find_model(source: str | pathlib.Path) -> pathlib.Path:
-    """Returns the path of a model, or of the run of that name in the folder runs.
-
-    Raises:
-        UserError: there is neither.
-    """
-    path = pathlib.Path(source).expanduser()
-    if path.exists():
-        return path
-    run = pathlib.Path("runs", path)
-    if not run.is_dir():
-        raise errors.UserError(f"there is no run directory, no model folder and no exported model at {str(source)!r}")
-    return run
-
-
-def load_model(source: str | pathlib.Path) -> TrainedModel:
+def load_model(source: str | pathlib.Path, *, height: int = 0, width: int = 0) -> TrainedModel:
     """Loads a model to embed images with.
 
     Args:
         source: a run directory (its best model) or its folder checkpoints/best or checkpoints/last, a model folder
-            (model.json and weights), or a .zip that export wrote; or the name of a run in the folder runs.
+            (model.json and weights), or a .zip that export wrote; the name of a run in the folder runs; or the name of
+            published weights that `reid weights get` has got, such as "mobilenet_v2", or "color_histogram".
+        height: that published weights see images at, in pixels; 0: 256, or near it. Of other models it is theirs.
+        width: likewise; 128, or near it.
 
     Raises:
         UserError: there is no model, or it cannot be read.
     """
-    path = find_model(source)
-    if not path.is_dir():
+    path = networks.find_model(source)
+    if path is not None and not path.is_dir():
         return _load_exported(path, str(source))
     mesh = sharding.make_mesh()
-    module, variables, config = load_network(path)
+    network = networks.load_network(source, height=height, width=width)
     return TrainedModel(
         str(source),
-        features.make_embed_step(module, mesh),
-        variables,
+        features.make_embed_step(network.module, mesh),
+        network.variables,
         mesh,
-        config.data.height,
-        config.data.width,
-        checkpoints.digest(variables),
+        network.config.data.height,
+        network.config.data.width,
+        networks.digest(network),
+        network.about,
+        network.fitted,
     )
 
 
@@ -214,7 +174,17 @@ def _load_exported(path: pathlib.Path, source: str) -> TrainedModel:
     # The program has no shardings, and one device is what it was checked on.
     mesh, call, info = sharding.make_mesh(1), jax.jit(model.call), model.info
 
-    def embed_step(_, images):
-        return Features(call(images))
+    def embed_step(_, *arguments):
+        return Features(call(*arguments))
 
-    return TrainedModel(source, embed_step, {}, mesh, info.height, info.width, info.digest)
+    return TrainedModel(
+        source,
+        embed_step,
+        {},
+        mesh,
+        info.height,
+        info.width,
+        info.digest,
+        info.description,
+        takes_cameras=info.takes_cameras,
+    )

@@ -1,5 +1,6 @@
-"""Weights from files: a torchvision or timm state, or the variables that this project saves."""
+"""Weights from files: a published state by torch's names, or the variables that this project saves."""
 
+import functools
 import os
 import pathlib
 import zipfile
@@ -11,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
+from flax import linen as nn
 
 from reid_jax import atomic, errors
-from reid_jax.models import torch_files
+from reid_jax.models import backbones, torch_files
 
 Variables = Mapping[str, Any]
 
@@ -22,16 +24,6 @@ _SAFETENSORS_DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": jnp.bfloat16, "I64": "<i8", "I32": "<i4", "I16": "<i2",
     "I8": "i1", "U8": "u1", "BOOL": "?",
 }  # fmt: skip
-_TORCH_LEAVES = {
-    "kernel": "weight",
-    "scale": "weight",
-    "bias": "bias",
-    "mean": "running_mean",
-    "var": "running_var",
-}
-# ImageNet's classifier and a counter that torch keeps: in the files, not in the models here.
-_UNUSED_PREFIX = "fc."
-_UNUSED_SUFFIX = "num_batches_tracked"
 _NAMES_SHOWN = 4
 
 
@@ -65,16 +57,17 @@ def load_state(path: str | os.PathLike) -> dict[str, np.ndarray]:
     return state
 
 
-def to_variables(state: Mapping[str, np.ndarray], variables: Variables) -> dict[str, Any]:
-    """Puts a torchvision or timm ResNet's weights into a model's variables.
+def to_variables(state: Mapping[str, np.ndarray], variables: Variables, backbone: nn.Module) -> dict[str, Any]:
+    """Puts a published state's weights into a model's variables.
 
-    The state must have every weight of the backbone in its shape; besides it may have a classifier (fc) and torch's
-    batch counters, which are dropped.
+    The state must have every weight of the backbone in its shape; what else published states hold, such as a
+    classifier, the backbone knows and drops (`canonical_state`).
 
     Args:
         state: arrays by torch's names.
-        variables: of a `ReidModel` or a bare `ResNet`, arrays or shapes (jax.eval_shape). Leaves outside the
+        variables: of a `ReidModel` or a bare backbone, arrays or shapes (jax.eval_shape). Leaves outside the
             backbone are returned as they are.
+        backbone: whose names those are (`backbones.py`).
 
     Returns:
         Variables of the same structure, the backbone's leaves float32.
@@ -82,23 +75,43 @@ def to_variables(state: Mapping[str, np.ndarray], variables: Variables) -> dict[
     Raises:
         UserError: names that are missing, of another shape or unexpected; lists the first few of each.
     """
-    leaves = _backbone_leaves(variables)
-    used = {
-        name: array
-        for name, array in state.items()
-        if not name.startswith(_UNUSED_PREFIX) and not name.endswith(_UNUSED_SUFFIX)
-    }
-    _check_fit("the weights", used, {name: _torch_shape(leaf.shape) for name, (_, leaf) in leaves.items()})
-    return _replace_leaves(variables, {path: _from_torch(used[name]) for name, (path, _) in leaves.items()})
+    leaves = _backbone_leaves(variables, backbone)
+    wanted = {name: _torch_shape(path, leaf.shape) for name, (path, leaf) in leaves.items()}
+    used = backbone.canonical_state(state, wanted)
+    _check_fit("the weights", used, wanted)
+    return _replace_leaves(variables, {path: _from_torch(path, used[name]) for name, (path, _) in leaves.items()})
 
 
-def to_state(variables: Variables) -> dict[str, np.ndarray]:
-    """Returns a ResNet's weights by torch's names and in torch's layouts: the inverse of `to_variables`.
+def to_state(variables: Variables, backbone: nn.Module) -> dict[str, np.ndarray]:
+    """Returns a backbone's weights by torch's names and in torch's layouts: the inverse of `to_variables`.
 
     Args:
-        variables: of a `ReidModel` or a bare `ResNet`, arrays; leaves outside the backbone are left out.
+        variables: of a `ReidModel` or a bare backbone, arrays; leaves outside the backbone are left out.
+        backbone: whose they are.
     """
-    return {name: _to_torch(np.asarray(leaf)) for name, (_, leaf) in _backbone_leaves(variables).items()}
+    leaves = _backbone_leaves(variables, backbone)
+    return {name: _to_torch(path, np.asarray(leaf)) for name, (path, leaf) in leaves.items()}
+
+
+def check_state(state: Mapping[str, np.ndarray], architecture: str) -> None:
+    """Checks that a published state has all weights of an architecture.
+
+    Args:
+        state: arrays by torch's names.
+        architecture: of `backbones.ARCHITECTURES`.
+
+    Raises:
+        UserError: there is no such architecture, or the state is of another one.
+    """
+    backbone = backbones.make(architecture)
+    height, width = backbones.natural_size(architecture)
+    sample = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+    shapes = jax.eval_shape(functools.partial(backbone.init, train=False), jax.random.key(0), sample)
+    try:
+        # Shapes only: nothing is copied before all fits.
+        to_variables(state, shapes, backbone)
+    except errors.UserError as error:
+        raise errors.UserError(f"not the weights of {architecture}: {error}") from error
 
 
 def save_variables(path: str | os.PathLike, variables: Variables) -> None:
@@ -151,6 +164,18 @@ def load_variables(path: str | os.PathLike, like: Variables) -> dict[str, Any]:
     return _replace_leaves(like, {name: arrays[name].astype(leaves[name].dtype) for name in wanted})
 
 
+def is_own_file(path: str | os.PathLike) -> bool:
+    """Whether a file is an .npz of `save_variables`, by the names in it; one of torch's names is not."""
+    path = pathlib.Path(path)
+    if path.suffix != ".npz" or not zipfile.is_zipfile(path):
+        return path.suffix == ".npz"  # what is wrong with it, reading it tells
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.startswith("params/") for name in archive.namelist())
+    except zipfile.BadZipFile:
+        return True
+
+
 def _named_leaves(variables: Variables) -> dict[str, Any]:
     paths = jax.tree_util.tree_leaves_with_path(variables)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in paths}
@@ -164,38 +189,42 @@ def _replace_leaves(variables: Variables, arrays: dict[str, np.ndarray]) -> dict
     return jax.tree_util.tree_map_with_path(replace, variables)
 
 
-def _backbone_leaves(variables: Variables) -> dict[str, tuple[str, Any]]:
+def _backbone_leaves(variables: Variables, backbone: nn.Module) -> dict[str, tuple[str, Any]]:
     """The backbone's leaves by torch's names, each with its path in the variables."""
     prefix = "backbone/" if "backbone" in variables["params"] else ""
     leaves = {}
     for path, leaf in _named_leaves(variables).items():
         rest = path.partition("/")[2]
         if rest.startswith(prefix):
-            leaves[_torch_name(rest.removeprefix(prefix))] = (path, leaf)
+            leaves[backbone.torch_name(rest.removeprefix(prefix))] = (path, leaf)
     return leaves
 
 
-def _torch_name(path: str) -> str:
-    # layer1_0/downsample_conv/kernel -> layer1.0.downsample.0.weight
-    *modules, leaf = path.split("/")
-    name = ".".join((*modules, _TORCH_LEAVES.get(leaf, leaf)))
-    if name.startswith("layer"):
-        name = name.replace("_", ".", 1)
-    return name.replace("downsample_conv", "downsample.0").replace("downsample_bn", "downsample.1")
+# Kernels of convolutions are OIHW in torch and HWIO in Flax, those of linear layers [out, in] and [in, out].
+def _torch_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    if len(shape) == 4:
+        return (shape[3], shape[2], shape[0], shape[1])
+    return tuple(shape[::-1]) if _is_linear(path, len(shape)) else tuple(shape)
 
 
-def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else tuple(shape)
-
-
-def _from_torch(array: np.ndarray) -> np.ndarray:
-    # Convolutions: OIHW to HWIO.
-    array = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
+def _from_torch(path: str, array: np.ndarray) -> np.ndarray:
+    if array.ndim == 4:
+        array = array.transpose(2, 3, 1, 0)
+    elif _is_linear(path, array.ndim):
+        array = array.T
     return np.ascontiguousarray(array, np.float32)
 
 
-def _to_torch(array: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(array.transpose(3, 2, 0, 1) if array.ndim == 4 else array)
+def _to_torch(path: str, array: np.ndarray) -> np.ndarray:
+    if array.ndim == 4:
+        array = array.transpose(3, 2, 0, 1)
+    elif _is_linear(path, array.ndim):
+        array = array.T
+    return np.ascontiguousarray(array)
+
+
+def _is_linear(path: str, ndim: int) -> bool:
+    return ndim == 2 and path.rpartition("/")[2] == "kernel"
 
 
 def _check_fit(source: str, arrays: Mapping[str, np.ndarray], wanted: dict[str, tuple[int, ...]]) -> None:

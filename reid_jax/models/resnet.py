@@ -1,22 +1,22 @@
 """ResNet v1.5 as torchvision computes it: images to a feature map.
 
-Parameter names mirror torchvision's (`layer1.0.conv1.weight` is `layer1_0/conv1/kernel`), so that porting weights
-is a rename (`reid_jax/models/pretrained.py`).
+Parameter names mirror torchvision's (`layer1.0.conv1.weight` is `layer1_0/conv1/kernel`), and IBN-Net's where there are
+instance norms, so that porting weights is a rename (`reid_jax/models/pretrained.py`).
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from reid_jax import errors
+from reid_jax.models import convolutions, torch_names
 from reid_jax.models.batch_norm import BatchNorm
-
-# torchvision: kaiming_normal_(mode="fan_out", nonlinearity="relu").
-_KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+from reid_jax.models.instance_norm import InstanceBatchNorm
 
 
 class BasicBlock(nn.Module):
@@ -26,13 +26,15 @@ class BasicBlock(nn.Module):
         channels: of the convolutions and of the output.
         stride: of the first convolution.
         conv: makes a convolution from (features, kernel size, stride=, name=).
-        norm: makes a batch norm from (name=).
+        first_norm: makes the norm after the first convolution from (name=).
+        norm: makes the other norms likewise.
         train: batch norm by the batch's statistics.
     """
 
     channels: int
     stride: int
     conv: Callable[..., nn.Module]
+    first_norm: Callable[..., nn.Module]
     norm: Callable[..., nn.Module]
     train: bool
 
@@ -40,7 +42,7 @@ class BasicBlock(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [B, h, w, C] to [B, h / stride, w / stride, channels]."""
         y = self.conv(self.channels, 3, stride=self.stride, name="conv1")(x)
-        y = nn.relu(self.norm(name="bn1")(y, train=self.train))
+        y = nn.relu(self.first_norm(name="bn1")(y, train=self.train))
         y = self.conv(self.channels, 3, name="conv2")(y)
         y = self.norm(name="bn2")(y, train=self.train)
         return nn.relu(y + _shortcut(self, x, self.channels))
@@ -55,6 +57,7 @@ class Bottleneck(nn.Module):
     channels: int
     stride: int
     conv: Callable[..., nn.Module]
+    first_norm: Callable[..., nn.Module]
     norm: Callable[..., nn.Module]
     train: bool
 
@@ -62,7 +65,7 @@ class Bottleneck(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [B, h, w, C] to [B, h / stride, w / stride, 4 channels]."""
         y = self.conv(self.channels, 1, name="conv1")(x)
-        y = nn.relu(self.norm(name="bn1")(y, train=self.train))
+        y = nn.relu(self.first_norm(name="bn1")(y, train=self.train))
         y = self.conv(self.channels, 3, stride=self.stride, name="conv2")(y)
         y = nn.relu(self.norm(name="bn2")(y, train=self.train))
         y = self.conv(4 * self.channels, 1, name="conv3")(y)
@@ -72,6 +75,7 @@ class Bottleneck(nn.Module):
 
 _BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
 STEMS = ("imagenet", "cifar")
+IBNS = ("none", "a")
 
 
 class ResNet(nn.Module):
@@ -84,6 +88,8 @@ class ResNet(nn.Module):
         last_stride: of the last stage, 1 or 2; 1 keeps a map of twice the height and width.
         stem: "imagenet", a 7x7 convolution of stride 2 and max pooling; or "cifar", a 3x3 convolution of stride 1,
             for images of 32x32 pixels.
+        ibn: "none"; or "a", half of the first norm's channels of each block, but for the last stage's, by instance norm
+            (Pan et al. 2018, section 3.2, IBN-Net-a).
         frozen_stages: the stem and this many stages keep their batch-norm statistics and get no gradient, 0 = none;
             their weights stay only if the optimizer leaves those of `frozen_prefixes` alone, too.
         bn_group_size: images per batch-norm group; 0 = the whole batch.
@@ -95,6 +101,7 @@ class ResNet(nn.Module):
     width: int = 64
     last_stride: int = 2
     stem: str = "imagenet"
+    ibn: str = "none"
     frozen_stages: int = 0
     bn_group_size: int = 0
     dtype: Any = jnp.float32
@@ -115,6 +122,8 @@ class ResNet(nn.Module):
             raise errors.UserError(f"last_stride must be 1 or 2, got {self.last_stride}")
         if self.stem not in STEMS:
             raise errors.UserError(f"stem must be one of {', '.join(STEMS)}, got {self.stem!r}")
+        if self.ibn not in IBNS:
+            raise errors.UserError(f"ibn must be one of {', '.join(IBNS)}, got {self.ibn!r}")
         if not 0 <= self.frozen_stages <= len(self.stage_sizes):
             raise errors.UserError(
                 f"frozen_stages must be in 0..{len(self.stage_sizes)}, the number of stages, got {self.frozen_stages}"
@@ -135,16 +144,17 @@ class ResNet(nn.Module):
             [B, h, w, C] of `dtype`; h = H / 32 and w = W / 32, rounded up, with four stages, last_stride 2 and the
             stem "imagenet"; 4 times that with "cifar".
         """
-        conv = functools.partial(_conv, dtype=self.dtype)
-        norm = functools.partial(BatchNorm, group_size=self.bn_group_size, dtype=self.dtype)
+        conv = functools.partial(convolutions.conv, dtype=self.dtype)
+        norm, ibn = (
+            functools.partial(kind, group_size=self.bn_group_size, dtype=self.dtype)
+            for kind in (BatchNorm, InstanceBatchNorm)
+        )
 
         is_small = self.stem == "cifar"
         x = conv(self.width, 3 if is_small else 7, stride=1 if is_small else 2, name="conv1")(images)
         x = nn.relu(norm(name="bn1")(x, train=train and not self.frozen_stages))
         if not is_small:
-            # After the relu 0 pads as well as minus infinity. The pool's own padding is lost in conversion to ONNX.
-            x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-            x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2))
+            x = convolutions.max_pool(x)
         for stage, num_blocks in enumerate(self.stage_sizes):
             is_last = stage == len(self.stage_sizes) - 1
             stage_stride = 1 if stage == 0 else self.last_stride if is_last else 2
@@ -153,6 +163,7 @@ class ResNet(nn.Module):
                     self.width * 2**stage,
                     stage_stride if index == 0 else 1,
                     conv,
+                    ibn if self.ibn == "a" and not is_last else norm,
                     norm,
                     train and stage >= self.frozen_stages,
                     name=f"layer{stage + 1}_{index}",
@@ -161,12 +172,30 @@ class ResNet(nn.Module):
                 x = jax.lax.stop_gradient(x)
         return x
 
+    def frozen_prefixes(self) -> tuple[str, ...]:
+        """Returns what the paths of the parameters begin with that `frozen_stages` freezes."""
+        if not self.frozen_stages:
+            return ()
+        return ("conv1/", "bn1/", *(f"layer{stage + 1}_" for stage in range(self.frozen_stages)))
 
-def frozen_prefixes(frozen_stages: int) -> tuple[str, ...]:
-    """Returns what the names of the parameters begin with that `ResNet.frozen_stages` freezes."""
-    if not frozen_stages:
-        return ()
-    return ("conv1/", "bn1/", *(f"layer{stage + 1}_" for stage in range(frozen_stages)))
+    def torch_name(self, path: str) -> str:
+        """Returns torchvision's name of a leaf: "layer1_0/downsample_conv/kernel" is "layer1.0.downsample.0.weight"."""
+        name = torch_names.dotted(path)
+        if name.startswith("layer"):
+            name = name.replace("_", ".", 1)
+        return name.replace("downsample_conv", "downsample.0").replace("downsample_bn", "downsample.1")
+
+    def canonical_state(
+        self, state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
+    ) -> dict[str, np.ndarray]:
+        """Returns a torchvision, timm, IBN-Net or torchreid state without classifiers and torch's batch counters.
+
+        Args:
+            state: arrays by torch's names.
+            shapes: that are wanted, by torch's names; a ResNet's do not depend on the size of the images.
+        """
+        del shapes
+        return torch_names.without_heads(state, "fc.", "classifier.")
 
 
 def resnet18(**fields) -> ResNet:
@@ -184,22 +213,9 @@ def resnet50(**fields) -> ResNet:
     return ResNet(stage_sizes=(3, 4, 6, 3), block="bottleneck", **fields)
 
 
-ARCHITECTURES = {"resnet18": resnet18, "resnet34": resnet34, "resnet50": resnet50}
-
-
-def _conv(features: int, size: int, *, stride: int = 1, dtype: Any, name: str) -> nn.Conv:
-    # Explicit, as torch pads both sides alike; SAME would pad only after the last pixel at stride 2.
-    pad = size // 2
-    return nn.Conv(
-        features,
-        (size, size),
-        strides=stride,
-        padding=((pad, pad), (pad, pad)),
-        use_bias=False,
-        kernel_init=_KERNEL_INIT,
-        dtype=dtype,
-        name=name,
-    )
+def resnet50_ibn_a(**fields) -> ResNet:
+    """Returns a ResNet-50-IBN-a; the keyword arguments are `ResNet`'s fields."""
+    return ResNet(stage_sizes=(3, 4, 6, 3), block="bottleneck", ibn="a", **fields)
 
 
 def _shortcut(block: BasicBlock | Bottleneck, x: jax.Array, features: int) -> jax.Array:

@@ -17,7 +17,7 @@ from reid_jax.data import records as records_lib
 from reid_jax.data import samples as samples_lib
 from reid_jax.embeddings import l2_normalize
 from reid_jax.evaluate import RankingResult
-from reid_jax.inference import trained_model
+from reid_jax.inference import networks
 from reid_jax.retrieval import embedding_files
 from reid_jax.runs import checkpoints, compatibility, config_rules, logs, metrics_files, stopping
 from reid_jax.runs import dataset as dataset_lib
@@ -60,6 +60,17 @@ class Run(NamedTuple):
         """The data set, with the labelled source where there is one."""
         source = (self.config.get("source") or {}).get("dataset")
         return f"{self.dataset} from {source}" if source else self.dataset
+
+    @property
+    def learned_from(self) -> str:
+        """What its model learned from, and whether labels of people were used; empty: an earlier version did not note it."""
+        return self.config.get("learned_from", "")
+
+    @property
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """Scores of what needs no training, by its name; empty where they were not measured."""
+        path = self.folder / "baselines.json"
+        return logs.read_json(path) if path.is_file() else {}
 
     @property
     def noun(self) -> str:
@@ -202,7 +213,7 @@ def load_dataset(run: Run, *, data_dir: str | None = None) -> Dataset:
         UserError: it is not there, or is not what the run was on.
     """
     with errors.prefixed("--workdir: "):
-        data = trained_model.run_config(run.folder).data
+        data = networks.run_config(run.folder).data
     data.dir = data_dir or data.dir
     advice = "give --data_dir, or --details=0 for what was logged alone"
     for name in data.dataset.split("+"):
@@ -230,12 +241,13 @@ def look(run: Run, *, batch_size: int, data_dir: str | None = None) -> Views:
         UserError: the model or the data cannot be read.
     """
     with errors.prefixed("--workdir: "):
-        model, variables, config = trained_model.load_run(run.folder)
+        network = networks.load_run(run.folder)
+    config, variables = network.config, network.variables
     config.data.dir = data_dir or config.data.dir
     dataset = dataset_lib.with_images(load_dataset(run, data_dir=data_dir), config.data)
     mesh = sharding.make_mesh()
     sharding.check_batch_size(mesh, batch_size)
-    embed_step, digest = features.make_embed_step(model, mesh), checkpoints.digest(variables)
+    embed_step, digest = features.make_embed_step(network.module, mesh), checkpoints.digest(variables)
 
     def embedded(split: str, samples: samples_lib.Samples, file: str) -> np.ndarray:
         path = run.folder / "embeddings" / file

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from reid_jax import errors, identities
+from reid_jax import errors, identities, postprocess
 from reid_jax.data import image_folder, verification
 from reid_jax.data import records as records_lib
 from reid_jax.data.image_files import inside
 from reid_jax.data.images import decode_small
 from reid_jax.inference.trained_model import TrainedModel
+from reid_jax.postprocess import Postprocess
 from reid_jax.retrieval import embedding_files
 from reid_jax.retrieval.embedding_files import EmbeddingFile, Origin
 
@@ -31,6 +32,7 @@ class Collection:
         pids: [N] int64; -1 where not known.
         camids: [N] int64; -1 where not known.
         origin: the model that embedded them, and where they lie.
+        fitted: post-processing of the embeddings, or None.
     """
 
     source: str
@@ -40,21 +42,45 @@ class Collection:
     camids: np.ndarray
     origin: Origin
     _embeddings: np.ndarray | EmbeddingFile
+    fitted: Postprocess | None = None
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Yields the embeddings in order, [B, D] float32 at a time; those of a file are never all in memory."""
-        if isinstance(self._embeddings, EmbeddingFile):
-            return embedding_files.read_blocks(self._embeddings)
-        return iter((self._embeddings,))
+        is_file = isinstance(self._embeddings, EmbeddingFile)
+        blocks = embedding_files.read_blocks(self._embeddings) if is_file else iter((self._embeddings,))
+        if self.fitted is None:
+            yield from blocks
+            return
+        start = 0
+        for block in blocks:
+            yield postprocess.apply(self.fitted, block, self.camids[start : start + len(block)])
+            start += len(block)
 
     def embeddings(self) -> np.ndarray:
         """Returns all embeddings [N, D] float32."""
-        if isinstance(self._embeddings, EmbeddingFile):
+        if self.fitted is None and isinstance(self._embeddings, EmbeddingFile):
             return embedding_files.read_embeddings(self._embeddings)
-        return self._embeddings
+        return np.concatenate(list(self.blocks()))
+
+    def postprocessed(self, fitted: Postprocess) -> "Collection":
+        """Returns the same images with embeddings that are post-processed when they are read.
+
+        Raises:
+            UserError: the post-processing is of embeddings of another size, or there is some already.
+        """
+        if self.fitted is not None:
+            raise errors.UserError(
+                f"the embeddings of {self.source!r} have post-processing already, {self.fitted.kind}"
+            )
+        if self.shape[1] != len(fitted.mean):
+            raise errors.UserError(
+                f"post-processing of {len(fitted.mean)} numbers does not fit the {self.shape[1]} of {self.source!r}"
+            )
+        origin = self.origin._replace(model=postprocess.digest(self.origin.model, fitted) if self.origin.model else "")
+        return dataclasses.replace(self, shape=(self.shape[0], fitted.dim), origin=origin, fitted=fitted)
 
     def place(self, index: int) -> tuple[str, ...] | None:
         """A key that identifies an image: its file's path, or its data set and path in it; None: not known."""
@@ -106,6 +132,20 @@ class Collection:
         return records, {str(path): place for place, path in enumerate(records.paths)}
 
 
+def embedded_size(source: str, *, flag: str) -> tuple[int, int]:
+    """Returns the size of the images that an .npz was embedded from: (height, width) in pixels; 0 where not known.
+
+    Args:
+        source: what the user named.
+        flag: the command line's name for it, for messages.
+
+    Raises:
+        UserError: it is no file of embeddings.
+    """
+    with errors.prefixed(f"--{flag}: "):
+        return embedding_files.open_embeddings(source).origin[1:3]
+
+
 def open_collection(
     source: str,
     *,
@@ -145,7 +185,7 @@ def open_collection(
         raise errors.UserError(f"--model is needed to embed --{flag}={source}")
     files = image_folder.find_images(source, flag=flag, on_bad_image=on_bad_image)
     embeddings = model.embed_files(files, batch_size=batch_size, description=f"embedding {files.name}")
-    origin = Origin(model.digest, model.height, model.width, str(files.folder.resolve()))
+    origin = Origin(model.digest, model.height, model.width, str(files.folder.resolve()), about=model.about)
     unknown = np.full(len(files), identities.UNKNOWN)
     pids = image_folder.person_numbers(files.paths) if people_in_folders else unknown
     return Collection(source, embeddings.shape, files.paths, pids, unknown, origin, embeddings)
@@ -164,6 +204,13 @@ def check_comparable(collections: Iterable[tuple[str, Collection]]) -> None:
                 raise errors.UserError(
                     f"--{flag}: the embeddings of {each.source!r} have {each.shape[1]} numbers, those of --{other_flag} "
                     f"({other.source!r}) {other.shape[1]}; both must be of one model"
+                )
+            sizes = {side.origin[1:3] for side in (each, other)} - {(0, 0)}
+            if len(sizes) > 1:
+                raise errors.UserError(
+                    f"--{flag}: {each.source!r} was embedded from images of {each.origin.height} x {each.origin.width} "
+                    f"pixels (height x width), --{other_flag} ({other.source!r}) of {other.origin.height} x "
+                    f"{other.origin.width}; both must be of one size"
                 )
             if each.origin.model != other.origin.model and "" not in (each.origin.model, other.origin.model):
                 raise errors.UserError(

@@ -33,6 +33,7 @@ class Origin(NamedTuple):
         width: likewise.
         folder: absolute path of the folder that the images' paths are relative to; "" for a prepared data set.
         dataset: DATA_DIR, DATASET and SPLIT of a prepared data set; empty for a folder.
+        about: what the model learned from, and whether labels of people were used, in a line; "" where not known.
     """
 
     model: str = ""
@@ -40,6 +41,7 @@ class Origin(NamedTuple):
     width: int = 0
     folder: str = ""
     dataset: tuple[str, ...] = ()
+    about: str = ""
 
 
 class EmbeddingFile(NamedTuple):
@@ -207,7 +209,7 @@ def _parse_origin(text: str) -> Origin:
     fields = json.loads(text)
     if not isinstance(fields, dict):
         raise ValueError("its origin must be a JSON object")
-    kinds: dict[str, Any] = {"model": str, "height": int, "width": int, "folder": str, "dataset": list}
+    kinds: dict[str, Any] = {"model": str, "height": int, "width": int, "folder": str, "dataset": list, "about": str}
     for name, value in fields.items():
         if name in kinds and not isinstance(value, kinds[name]):
             raise ValueError(f"{name} of its origin must be a {kinds[name].__name__}, got {value!r}")

@@ -1,4 +1,7 @@
-"""The exact k nearest of a gallery that is too large to hold: read once, block by block, the best so far kept."""
+"""The exact k nearest of a gallery that is too large to hold: read once, block by block, the best so far kept.
+
+With re-ranking the gallery is held, and the distances of a block of queries at a time.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -156,22 +159,77 @@ def _merge(best: _Best, prepared_query, rows, count, number, *, metric: str) -> 
     return _Best(-negated, blocks, block_rows), prepared_rows[1]
 
 
-def search(queries: np.ndarray, gallery: np.ndarray, *, top: int = 10) -> Ranking:
+def search_reranked(
+    query: jax.Array | np.ndarray,
+    gallery: jax.Array | np.ndarray,
+    *,
+    k: int,
+    rerank: distances.Reranking,
+    metric: str = "cosine",
+    block_size: int = 256,
+    progress: Callable[[int], None] | None = None,
+) -> Ranking:
+    """Finds the k gallery rows nearest to every query by `distances.reranked_distances`.
+
+    Those distances are none between two rows alone: they depend on the whole gallery and on the other queries. They
+    order one query's matches, and say nothing when compared with those of another search.
+
+    Args:
+        query: [Q, D] float, finite.
+        gallery: [G, D] float, finite.
+        k: how many; the gallery may have fewer.
+        rerank: how.
+        metric: as in `distances.reranked_distances`.
+        block_size: queries at a time, whose distances to the whole gallery are held.
+        progress: called after each block with the number of queries done.
+
+    Returns:
+        A Ranking, of re-ranked distances, 0..1, in NumPy arrays.
+
+    Raises:
+        ValueError: as in `distances.reranked_distances`; or k is less than 1, or the gallery has no rows.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    if not len(gallery):
+        raise ValueError("gallery must have at least 1 row, got 0")
+    found = Ranking(np.full((len(query), k), np.inf, np.float32), np.full((len(query), k), -1, np.int64))
+    most = min(k, len(gallery))
+    blocks = distances.reranked_distances(query, gallery, **rerank._asdict(), metric=metric, block_size=block_size)
+    for start, block in blocks:
+        stop = start + len(block)
+        negated, indices = jax.lax.top_k(-block, most)  # of equal distances the lower index is first
+        found.distances[start:stop, :most], found.indices[start:stop, :most] = -negated, indices
+        if progress is not None:
+            progress(stop)
+    return found
+
+
+def search(
+    queries: np.ndarray, gallery: np.ndarray, *, top: int = 10, rerank: distances.Reranking | None = None
+) -> Ranking:
     """Ranks a gallery for every query by the cosine of their embeddings.
 
     Args:
         queries: [Q, D] float.
-        gallery: [G, D] float; a memory-mapped array need not fit into memory.
+        gallery: [G, D] float; without re-ranking, a memory-mapped array need not fit into memory.
         top: how many of the nearest; at most G are returned.
+        rerank: ranks anew by whom queries and gallery rows have in common among their nearest, as `search_reranked`
+            does; such as `reid_jax.distances.Reranking()`. None: by the cosine alone.
 
     Returns:
-        (distances [Q, k] float32, 1 - cosine, in ascending order; indices [Q, k] into the gallery), k = min(top, G).
+        (distances [Q, k] float32 in ascending order, 1 - cosine, or re-ranked ones; indices [Q, k] into the gallery),
+        k = min(top, G).
 
     Raises:
-        ValueError: shapes do not fit, the gallery is empty, top is less than 1, or a row is not finite.
+        ValueError: shapes do not fit, the gallery is empty, top is less than 1, a row is not finite, or a number of
+            rerank is out of its range.
     """
     if not len(gallery):
         raise ValueError("gallery must have at least one row, got none")
     if top < 1:
         raise ValueError(f"top must be at least 1, got {top}")
-    return search_gallery(queries, gallery, k=min(top, len(gallery)))
+    k = min(top, len(gallery))
+    if rerank is not None:
+        return search_reranked(queries, gallery, k=k, rerank=rerank)
+    return search_gallery(queries, gallery, k=k)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from reid_jax import density_clusters, distances, linkage
+from reid_jax import density_clusters, distances, image_count, linkage
 from reid_jax.embeddings import l2_normalize
 
 # The encodings of an image and of the nearest one are averaged. Over six, as in training, an image that is like no other
@@ -25,7 +25,7 @@ def group(
         embeddings: [N, D] float, N >= 3; L2-normalised here.
         eps: how far apart neighbours in a group may be, 0..1; greater: fewer, larger groups.
         min_samples: neighbours within eps, itself included, that make an image a group's core.
-        k1: nearest images that are looked at, about as many as there are of a person; None: `choose_k1`.
+        k1: nearest images that are looked at, up to twice as many as there are of a person; None: `choose_k1`.
         num_groups: how many people there are, where that is known: the nearest groups are merged until so many are
             left, which holds all pairs' distances.
 
@@ -43,18 +43,21 @@ def group(
             f"num_groups must be in 1..{len(embeddings) - 1}, less than the number of images, got {num_groups}"
         )
     embeddings = l2_normalize(embeddings)
-    k1 = choose_k1(len(embeddings)) if k1 is None else k1
+    k1 = choose_k1(embeddings) if k1 is None else k1
     if num_groups is None:
         return find_groups(embeddings, eps=eps, min_samples=min_samples, k1=k1)
     return merge_to(embeddings, num_groups, k1=k1)
 
 
-def choose_k1(num_images: int) -> int:
-    """Chooses how many nearest images are looked at where the user does not say: about those of one person.
+def choose_k1(embeddings: np.ndarray) -> int:
+    """Chooses how many nearest images are looked at where the user does not say, by how many there seem to be of a person.
 
-    Of few images there are few of each person, and among 20 nearest most are somebody else (docs/measured_runs.md, "Groups").
+    Of few images of each person most among 20 nearest are somebody else (docs/measured_runs.md, "Groups").
+
+    Args:
+        embeddings: [N, D] float.
     """
-    return int(np.clip(round(np.sqrt(num_images) / 1.5), 2, 20))
+    return image_count.num_neighbors(image_count.estimate_images_per_identity(embeddings))
 
 
 def find_groups(embeddings: np.ndarray, *, eps: float, min_samples: int, k1: int) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from reid_jax import errors, identities
+from reid_jax.distances import Reranking
 from reid_jax.progress import ProgressBar
 from reid_jax.retrieval import gallery_search, open_set
 from reid_jax.retrieval.collection import Collection
@@ -17,36 +18,50 @@ _MOST_CALIBRATION = 20_000  # images; each is compared with all others
 
 
 class Match(NamedTuple):
-    """One line of a query's ranked list."""
+    """One line of a query's ranked list.
+
+    Attributes:
+        distance: 1 - cosine, 0..2; after re-ranking the re-ranked one, 0..1, which is that of no other search.
+        index: in the gallery.
+        is_near: whether it is within the limit.
+    """
 
     distance: float
-    index: int  # in the gallery
-    is_near: bool  # within the limit
+    index: int
+    is_near: bool
 
 
-def rank(queries: Collection, gallery: Collection, *, top: int, max_distance: float) -> list[list[Match]]:
+def rank(
+    queries: Collection,
+    gallery: Collection,
+    *,
+    top: int,
+    max_distance: float = np.inf,
+    rerank: Reranking | None = None,
+) -> list[list[Match]]:
     """Ranks the gallery for every query; an image is never its own match.
 
     Args:
         queries: Q items.
         gallery: of the same model.
         top: length of a list, where the gallery has as many.
-        max_distance: of matches that are near.
+        max_distance: of matches that are near; infinite: all are.
+        rerank: ranks by re-ranked distances, as `gallery_search.search_reranked` does, and holds all embeddings of the
+            gallery. None: by 1 - cosine.
 
     Returns:
         Q lists, the nearest first.
+
+    Raises:
+        ValueError: max_distance is finite where there is re-ranking; or a number of rerank is out of its range.
     """
-    done = 0
-
-    def show(rows_done: int) -> None:
-        nonlocal done
-        bar.update(rows_done - done)
-        done = rows_done
-
+    if rerank is not None and np.isfinite(max_distance):
+        raise ValueError(
+            "max_distance must be infinite with rerank, whose distances depend on everyone in the gallery, got "
+            f"{max_distance}"
+        )
     # One more than asked for: a query that is in the gallery is its own nearest.
-    k = min(top + 1, len(gallery))
-    with ProgressBar(len(gallery), f"searching {gallery.source}", unit="images") as bar:
-        ranking = gallery_search.search_gallery(queries.embeddings(), gallery.blocks(), k=k, progress=show)
+    ranking = _nearest(queries, gallery, min(top + 1, len(gallery)), rerank)
     ranked = []
     for query, (distances, indices) in enumerate(zip(*ranking)):
         own = queries.place(query)
@@ -57,6 +72,24 @@ def rank(queries: Collection, gallery: Collection, *, top: int, max_distance: fl
         ]
         ranked.append(others[:top])
     return ranked
+
+
+def _nearest(queries: Collection, gallery: Collection, k: int, rerank: Reranking | None) -> gallery_search.Ranking:
+    """Returns the k nearest of the gallery."""
+    total, unit = (len(gallery), "images") if rerank is None else (len(queries), "queries")
+    done = 0
+
+    def show(number: int) -> None:
+        nonlocal done
+        bar.update(number - done)
+        done = number
+
+    with ProgressBar(total, f"searching {gallery.source}", unit=unit) as bar:
+        if rerank is None:
+            return gallery_search.search_gallery(queries.embeddings(), gallery.blocks(), k=k, progress=show)
+        return gallery_search.search_reranked(
+            queries.embeddings(), gallery.embeddings(), k=k, rerank=rerank, progress=show
+        )
 
 
 def calibrate(labelled: Collection, gallery: Collection, *, false_alarms: float) -> float:

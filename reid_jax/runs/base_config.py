@@ -2,7 +2,8 @@
 
 import ml_collections
 
-# Person crops with ImageNet weights: the papers' setting.
+# Person crops with ImageNet weights: the papers' setting. "folder": crops of your own, from a pretrained start that a
+# CPU can train.
 PERSON_DATASETS = (
     "market1501",
     "dukemtmcreid",
@@ -14,11 +15,20 @@ PERSON_DATASETS = (
 )
 # One sample is a tracklet of frames.
 VIDEO_DATASETS = ("mars", "dukemtmc_videoreid", "synthetic_video")
-# Trained from random weights on a CPU within minutes. "folder_small": crops of your own, where there are no ImageNet
-# weights or no GPU for them.
+# Trained from random weights on a CPU within minutes. "folder_small": crops of your own, to try the tools on.
 SMALL_DATASETS = ("synthetic", "coil100", "synthetic_video", "folder_small")
 CIFAR10 = "cifar10"  # images of 10 classes (BUC sec. 4.6)
 DATASETS = tuple(dict.fromkeys((*SMALL_DATASETS, *PERSON_DATASETS, *VIDEO_DATASETS, CIFAR10)))
+# Crops of your own: what depends on them is found out (`settings.py`) unless it is given.
+OWN_DATASETS = ("folder", "folder_small")
+FOLDER_WEIGHTS = "mobilenet_v2"  # of "folder"
+# What augment.preset sets of the other fields. Mirror images of people are likely; a part that is erased tells rigid
+# things apart, such as vehicles; of shapes, mirror images are other shapes.
+PRESETS = {
+    "person": {},
+    "rigid": {"erasing_probability": 0.0},
+    "shapes": {"flip_probability": 0.0, "erasing_probability": 0.0},
+}
 _SIZES = dict.fromkeys(SMALL_DATASETS, (128, 64)) | {"coil100": (64, 64), CIFAR10: (32, 32)}
 
 
@@ -42,6 +52,8 @@ def base_config(dataset: str) -> ml_collections.ConfigDict:
     config.evaluation.batch_size = 256  # images embedded at a time, on all devices together
     config.evaluation.metric = "cosine"  # HCT sec. 4.2; "euclidean" | "sqeuclidean" | "cosine"
     config.evaluation.ap_method = "step"  # "trapezoid": old scikit-learn's, as BUC's code uses
+    # Before training, what needs none is measured: colours, and the start with label-free post-processing.
+    config.evaluation.baselines = True
     config.checkpoint = ml_collections.ConfigDict()
     config.checkpoint.every_minutes = 10.0  # inside an iteration; there is one after every iteration anyway
     return config
@@ -58,7 +70,12 @@ def _data_config(dataset: str) -> ml_collections.ConfigDict:
     data = ml_collections.ConfigDict()
     data.dataset = dataset  # the prepared data set's name (data_prep/prepare.py --name)
     data.dir = "data"  # where data_prep/prepare.py put it (--data_dir)
-    data.height, data.width = _SIZES.get(dataset, (256, 128))  # pixels
+    height, width = _SIZES.get(dataset, (256, 128))
+    data.height, data.width = (0, 0) if dataset in OWN_DATASETS else (height, width)  # pixels; 0: see num_pixels
+    data.num_pixels = height * width  # about, where height or width is 0 and found out from the crops' median shape
+    # A rough guess of how many images there are of each identity, from which fields follow that are left open (None);
+    # 0: estimated without labels where one is open.
+    data.images_per_identity = 0.0
     data.tracklets = dataset in VIDEO_DATASETS  # a sample is a tracklet of frames, not an image
     data.max_frames = 900  # of longer tracklets so many are used, evenly spaced (BUC's code)
     data.cache_dir = ""  # decoded images; empty: the folder cache in data.dir
@@ -68,19 +85,25 @@ def _data_config(dataset: str) -> ml_collections.ConfigDict:
 
 
 def _model_config(dataset: str) -> ml_collections.ConfigDict:
-    small, cifar = dataset in SMALL_DATASETS, dataset == CIFAR10
+    small, cifar, own = dataset in SMALL_DATASETS, dataset == CIFAR10, dataset == "folder"
     model = ml_collections.ConfigDict()
-    # "resnet18" | "resnet34" | "resnet50" | "module:Class"
-    model.backbone = "resnet18" if small or cifar else "resnet50"
-    model.width = 16 if small else 64  # channels of the first stage; 64 as published
-    # 1 keeps the last feature map of small images large enough for CPUs; the papers are silent, 2 as published.
+    # One of `reid weights list`'s architectures, such as "resnet50" or "mobilenet_v2", or "module:Class". Weights that
+    # are given by their name decide it.
+    model.backbone = FOLDER_WEIGHTS if own else "resnet18" if small or cifar else "resnet50"
+    model.width = 16 if small else 64  # of ResNets: channels of the first stage; 64 as published
+    # Of ResNets and MobileNetV2. 1 keeps the last feature map of small images large enough for CPUs; the papers are
+    # silent, 2 as published.
     model.last_stride = 1 if small else 2
-    model.stem = "cifar" if cifar else "imagenet"  # "cifar": 3x3 convolution without pooling, for tiny images
-    model.frozen_stages = 0  # 2: the stem, layer1 and layer2 stay as the weights have them
-    model.pooling = "avg"  # "avg" | "gem"
+    model.stem = (
+        "cifar" if cifar else "imagenet"
+    )  # of ResNets; "cifar": 3x3 convolution without pooling, for tiny images
+    model.frozen_stages = 0  # 2: the stem and the first two stages stay as the weights have them
+    model.pooling = "auto"  # "avg" | "gem" | "token", a transformer's own; "auto": as the backbone's publication
+    model.normalization = "imagenet"  # of the pixels: "imagenet" | "half" | "clip"; weights given by name decide it
     model.neck = "none"  # "bn": a batch norm of the pooled feature, which centres it (Luo et al. 2019)
     model.bn_group_size = 0  # images per batch-norm group; 0 = the whole batch. 16 imitates 4 cards at batch 64
     model.dtype = "float32"  # of the activations: "float32" | "bfloat16"; everything else stays float32
-    model.weights = "" if small or cifar else f"weights/{model.backbone}.npz"  # data_prep/port_resnet.py; empty: random
+    # A name of `reid weights list`, a file of torch's or of data_prep/port_resnet.py, or empty: random.
+    model.weights = FOLDER_WEIGHTS if own else "" if small or cifar else f"weights/{model.backbone}.npz"
     model.checkpoint = ""  # a run directory to start from, in place of weights
     return model

@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from reid_jax import errors
-from reid_jax.runs import config_rules, logs
+from reid_jax.runs import config_rules, logs, settings, start
 from reid_jax.runs.dataset import Dataset, load_dataset
 
 # Fields that may differ between starts: they affect where and how long a run works, not its result.
@@ -19,8 +19,13 @@ FREE_FIELDS = (
     "data.cache_gib",
     "data.num_workers",
     "checkpoint.every_minutes",
+    "evaluation.baselines",
+    "data.num_pixels",
+    "learned_from",
     "train.num_iterations",
 )
+# Fields that came after runs were made, with the values that change nothing: those of a config.json that has none.
+NEUTRAL = {"model.normalization": "imagenet", "data.images_per_identity": 0.0, "augment.preset": "person"}
 # Of those a run that is finished must have had the last: that is how long it was.
 FINISHED_FREE_FIELDS = frozenset(FREE_FIELDS) - {"train.num_iterations"}
 
@@ -37,7 +42,7 @@ def is_finished(workdir: str | pathlib.Path, config: ConfigDict) -> bool:
     if not (workdir / "result.json").exists():
         return False
     saved = config_rules.flat_fields(logs.read_json(workdir / "config.json"))
-    return saved.get("train.num_iterations") == config.train.num_iterations
+    return config.train.num_iterations in (None, saved.get("train.num_iterations"))
 
 
 def finished_result(workdir: str | pathlib.Path, config: ConfigDict) -> dict[str, Any] | None:
@@ -50,8 +55,9 @@ def finished_result(workdir: str | pathlib.Path, config: ConfigDict) -> dict[str
     if not (workdir / "result.json").exists():
         return None
     saved = config_rules.flat_fields(logs.read_json(workdir / "config.json"))
+    config = settings.with_earlier(config, saved)
     for field, value in config_rules.flat_fields(_as_json(config.to_dict())).items():
-        if field not in FINISHED_FREE_FIELDS and (field not in saved or saved[field] != value):
+        if field not in FINISHED_FREE_FIELDS and not _is_same(field, value, saved):
             raise errors.UserError(
                 f"workdir: {str(workdir)!r} holds a finished run with {field} = {saved.get(field)!r}, this one has "
                 f"{value!r}; choose another --workdir"
@@ -66,7 +72,8 @@ def finished_result(workdir: str | pathlib.Path, config: ConfigDict) -> dict[str
 
 def config_record(config: ConfigDict, dataset: Dataset, method: str) -> dict[str, Any]:
     """Returns what config.json holds: the config, and what else says which run it is."""
-    return _as_json(config.to_dict() | {"method": method, "data_fingerprint": dataset.fingerprint})
+    record = config.to_dict() | {"method": method, "data_fingerprint": dataset.fingerprint}
+    return _as_json(record | {"learned_from": start.describe_run(config, method)})
 
 
 def check_same_run(workdir: pathlib.Path, record: dict[str, Any]) -> None:
@@ -94,11 +101,16 @@ def check_same_run(workdir: pathlib.Path, record: dict[str, Any]) -> None:
             "choose another --workdir"
         )
     for name, value in config_rules.flat_fields(record).items():
-        if name not in saved or (saved[name] != value and name not in FREE_FIELDS):
+        if name not in FREE_FIELDS and not _is_same(name, value, saved):
             raise errors.UserError(
                 f"workdir: {str(workdir)!r} holds a run with {name} = {saved.get(name)!r}, this one has "
                 f"{value!r}; choose another --workdir"
             )
+
+
+def _is_same(field: str, value: Any, saved: dict[str, Any]) -> bool:
+    """Whether a run's config has a field's value."""
+    return saved.get(field, NEUTRAL.get(field)) == value if field in saved or field in NEUTRAL else False
 
 
 def _as_json(value: Any) -> Any:

@@ -12,22 +12,25 @@ from reid_jax.cluster_dynamics import choices
 from reid_jax.linkage import cluster_distances
 from reid_jax.models import reid, resnet
 from reid_jax.rules import Rule
-from reid_jax.runs import logs
+from reid_jax.runs import base_config, logs
 
 _MOST_STEPS = 2**31 - 2  # a step's number is an int32
 _FINITE = Rule("a finite number", lambda value: not isinstance(value, float) or math.isfinite(value))
 _RULES = {
     "seed": rules.at_least(0),
     "num_devices": rules.at_least(0),
-    "data.height": rules.at_least(1),
-    "data.width": rules.at_least(1),
+    "data.height": rules.at_least(0),
+    "data.width": rules.at_least(0),
+    "data.num_pixels": rules.at_least(1),
+    "data.images_per_identity": Rule("0 or greater than 1", lambda value: value == 0 or value > 1),
     "data.max_frames": rules.at_least(1),
     "data.cache_gib": rules.at_least(0),
     "data.num_workers": rules.at_least(-1),
     "model.width": rules.at_least(1),
     "model.last_stride": Rule("1 or 2", lambda value: value in (1, 2)),
     "model.stem": rules.one_of(*resnet.STEMS),
-    "model.pooling": rules.one_of(*reid.POOLINGS),
+    "model.pooling": rules.one_of("auto", *reid.POOLINGS),
+    "model.normalization": rules.one_of(*reid.NORMALIZATIONS),
     "model.neck": rules.one_of(*reid.NECKS),
     "model.dtype": rules.one_of("float32", "bfloat16"),
     "model.frozen_stages": rules.at_least(0),
@@ -87,6 +90,7 @@ _RULES = {
     "loss.temperature": rules.above(0),
     "loss.own_weight": rules.within(0, 1),
     "loss.label_smoothing": rules.within(0, 1),
+    "augment.preset": rules.one_of(*base_config.PRESETS),
     "augment.flip_probability": rules.within(0, 1),
     "augment.padding": rules.at_least(0),
     "augment.max_degrees": rules.at_least(0),
@@ -105,13 +109,19 @@ _RULES = {
 } | {f"dynamics.{name}": rule for name, rule in choices.RULES.items()}
 
 
-def check_config(config: ConfigDict) -> None:
+def check_config(config: ConfigDict, *, may_be_open: Collection[str] = ()) -> None:
     """Checks every field of a config, or of some sections of one.
+
+    Args:
+        config: the config.
+        may_be_open: dotted names of fields that may be None, since they will be chosen by the data.
 
     Raises:
         UserError: a field breaks its rule; names it, the rule and the value.
     """
     for name, value in flat_fields(config.to_dict()).items():
+        if value is None and name in may_be_open:
+            continue
         for rule in (_FINITE, _RULES.get(name, _FINITE)):
             if not rules.is_kept(rule, value):
                 raise errors.UserError(f"{name} must be {rule.text}, got {value!r}")

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from reid_jax import evaluate, features
+from reid_jax.distances import Reranking
 from reid_jax.runs.dataset import Dataset
 
 
@@ -26,17 +28,48 @@ def evaluate_model(
     if not dataset.has_queries:
         return {}
     query, gallery = (
-        features.embed_samples(
-            embed_step,
-            variables,
-            dataset.images[split],
-            dataset.samples[split],
-            mesh,
-            batch_size=options.batch_size,
-            description=f"embedding {split}",
-        ).embeddings
+        embed_split(embed_step, variables, dataset=dataset, split=split, mesh=mesh, batch_size=options.batch_size)
         for split in ("query", "gallery")
     )
+    return score(options, query, gallery, dataset=dataset)
+
+
+def embed_split(
+    embed_step: features.EmbedStep,
+    variables: dict[str, Any],
+    *,
+    dataset: Dataset,
+    split: str,
+    mesh: Mesh,
+    batch_size: int,
+) -> np.ndarray:
+    """Embeds a split's samples: [N, D] float32, not normalised."""
+    return features.embed_samples(
+        embed_step,
+        variables,
+        dataset.images[split],
+        dataset.samples[split],
+        mesh,
+        batch_size=batch_size,
+        description=f"embedding {split}",
+    ).embeddings
+
+
+def score(
+    options: ConfigDict, query: np.ndarray, gallery: np.ndarray, *, dataset: Dataset, rerank: Reranking | None = None
+) -> dict[str, float]:
+    """Ranks the gallery for every query.
+
+    Args:
+        options: metric and ap_method, of config.evaluation.
+        query: [Q, D] float, the query split's embeddings.
+        gallery: [G, D] float, the gallery's.
+        dataset: whose samples they are.
+        rerank: as `evaluate.evaluate_embeddings` takes it.
+
+    Returns:
+        As `evaluate_model`, for a data set with queries.
+    """
     result = evaluate.evaluate_embeddings(
         query,
         gallery,
@@ -46,6 +79,7 @@ def evaluate_model(
         dataset.samples["gallery"].camids,
         metric=options.metric,
         ap_method=options.ap_method,
+        rerank=rerank,
     )
     scores = {"mAP": float(result.mAP)}
     for rank in (1, 5, 10, 20):

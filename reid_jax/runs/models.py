@@ -2,7 +2,6 @@
 
 import functools
 import importlib
-import pathlib
 from typing import Any
 
 import jax
@@ -13,16 +12,16 @@ from ml_collections import ConfigDict
 
 from reid_jax import augment, errors
 from reid_jax.data.images import ImageSource
-from reid_jax.models import calibration, pretrained, resnet
+from reid_jax.models import backbones, calibration
 from reid_jax.models.reid import ReidModel
-from reid_jax.runs import checkpoints
+from reid_jax.runs import checkpoints, start
 
-_OPTIONAL = (
-    "head",
-    "classifier",
-    "neck",
-)  # parts that a checkpoint may lack, or have for other classes: they start anew
+HEADS = ("head", "classifier")  # on top of the embeddings
+# Parts that a checkpoint may lack, or have for other classes: they start anew.
+_OPTIONAL = (*HEADS, "neck")
 _CALIBRATION_BATCHES = 16
+# Of config.model, what says which network it is; the rest is about how it is trained.
+NETWORK_FIELDS = ("backbone", "width", "last_stride", "stem", "pooling", "normalization", "neck", "dtype")
 
 
 def build_model(model: ConfigDict, kind: type[ReidModel] = ReidModel, **fields: Any) -> ReidModel:
@@ -34,25 +33,28 @@ def build_model(model: ConfigDict, kind: type[ReidModel] = ReidModel, **fields: 
     Raises:
         UserError: an unknown backbone or option.
     """
+    return kind(
+        backbone=build_backbone(model),
+        pooling=start.pooling_of(model),
+        normalization=model.normalization,
+        neck=model.neck,
+        bn_group_size=model.bn_group_size,
+        **fields,
+    )
+
+
+def build_backbone(model: ConfigDict) -> nn.Module:
+    """Builds the backbone that config.model names; see `build_model`."""
     dtypes = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
     if model.dtype not in dtypes:
         raise errors.UserError(f"model.dtype must be one of {', '.join(dtypes)}, got {model.dtype!r}")
     if ":" in model.backbone:
-        backbone = _own_backbone(model)
-    elif model.backbone in resnet.ARCHITECTURES:
-        backbone = resnet.ARCHITECTURES[model.backbone](
-            width=model.width,
-            last_stride=model.last_stride,
-            stem=model.stem,
-            frozen_stages=model.frozen_stages,
-            bn_group_size=model.bn_group_size,
-            dtype=dtypes[model.dtype],
-        )
-    else:
-        raise errors.UserError(
-            f"model.backbone must be one of {', '.join(resnet.ARCHITECTURES)} or 'module:Class', got {model.backbone!r}"
-        )
-    return kind(backbone=backbone, pooling=model.pooling, neck=model.neck, bn_group_size=model.bn_group_size, **fields)
+        return _own_backbone(model)
+    if model.backbone not in backbones.ARCHITECTURES:
+        known = ", ".join(backbones.ARCHITECTURES)
+        raise errors.UserError(f"model.backbone must be one of {known} or 'module:Class', got {model.backbone!r}")
+    fields = ("frozen_stages", "bn_group_size", *backbones.find(model.backbone).fields)
+    return backbones.make(model.backbone, dtype=dtypes[model.dtype], **{name: model[name] for name in fields})
 
 
 def _own_backbone(model: ConfigDict) -> nn.Module:
@@ -83,15 +85,21 @@ def check_training(model: nn.Module, data: ConfigDict, *, batch_size: int) -> No
         batch_size: images in a batch.
 
     Raises:
-        UserError: from the model, e.g. stripes or batch-norm groups that do not divide.
+        UserError: from the model, e.g. stripes or batch-norm groups that do not divide; or it has no parameters.
     """
 
     def forward(images):
         key = jax.random.key(0)
         variables = model.init(key, images, train=False)
-        return model.apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": key})
+        result, _ = model.apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": key})
+        return result, variables.get("params", {})
 
-    jax.eval_shape(forward, jax.ShapeDtypeStruct((batch_size, data.height, data.width, 3), jnp.float32))
+    images = jax.ShapeDtypeStruct((batch_size, data.height, data.width, 3), jnp.float32)
+    _, parameters = jax.eval_shape(forward, images)
+    if not jax.tree.leaves(parameters):
+        raise errors.UserError(
+            f"model.backbone must be one that learns, got {type(model.backbone).__name__}, which has no weights"
+        )
 
 
 def check_start(config: ConfigDict, module: ReidModel, *, resuming: bool) -> None:
@@ -113,11 +121,7 @@ def check_start(config: ConfigDict, module: ReidModel, *, resuming: bool) -> Non
         shape = (config.data.height, config.data.width, 3)
         checkpoints.check_variables(model.checkpoint, variable_shapes(config, module, shape), optional=_OPTIONAL)
         return
-    if model.weights and not pathlib.Path(model.weights).is_file():
-        raise errors.UserError(
-            f"model.weights: no file {model.weights!r}; make it with python data_prep/port_resnet.py, or "
-            "start from random weights: leave it empty"
-        )
+    start.check_weights(model.weights)
     if model.frozen_stages and not model.weights:
         raise errors.UserError(
             f"model.frozen_stages must be 0 where training starts from random weights, got {model.frozen_stages}"
@@ -176,8 +180,8 @@ def initial_variables(
         # Another method's run has no such head, or one for other classes: then it starts anew.
         variables = checkpoints.restore_variables(config.model.checkpoint, fresh, optional=_OPTIONAL)
     else:
-        print(f"starting from the weights {config.model.weights}", flush=True)
-        variables = pretrained.load_variables(config.model.weights, fresh)
+        print(f"starting from {start.describe_weights(config.model)}", flush=True)
+        variables = start.load_weights(config.model.weights, fresh, model.backbone)
     embedder = build_model(config.model)
     embed = jax.jit(lambda variables, batch: embedder.apply(variables, batch, train=False).embeddings)
     return calibration.calibrate_neck(embed, variables, inputs)

@@ -15,11 +15,11 @@ from ml_collections import ConfigDict
 from reid_jax import losses, memory, sharding
 from reid_jax.embeddings import Features, unit_vectors
 from reid_jax.memory import ClassMemory, LookupTable
-from reid_jax.models import pooling, resnet
+from reid_jax.models import pooling
 from reid_jax.models.id_classifier import IdClassifier
 from reid_jax.models.lookup import LookupModel
 from reid_jax.models.reid import ReidModel
-from reid_jax.runs.models import build_model
+from reid_jax.runs.models import build_backbone, build_model
 from reid_jax.training import optimizers
 from reid_jax.training.train_step import PyTree, TrainState, init_train_state, keep_memory
 
@@ -276,5 +276,7 @@ def make_optimizer(config: ConfigDict, *, steps_per_drop: int = 1) -> optax.Grad
 
 def _rate_factors(model: ConfigDict, *, backbone: float) -> dict[str, float]:
     """Returns the learning rate's factors by parameter: 0 for frozen stages, `backbone` for the others of it."""
-    frozen = {f"backbone/{prefix}": 0.0 for prefix in resnet.frozen_prefixes(model.frozen_stages)}
+    if not model.frozen_stages:
+        return {} if backbone == 1 else {"backbone/": backbone}
+    frozen = {f"backbone/{prefix}": 0.0 for prefix in build_backbone(model).frozen_prefixes()}
     return frozen if backbone == 1 else {"backbone/": backbone} | frozen

@@ -8,27 +8,14 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from reid_jax.runs import stopping
+from reid_jax.runs import start, stopping
 
 _PACKAGES = ("reid_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "grain")
 
 
 def iteration_line(record: dict[str, Any], num_iterations: int) -> str:
     """One readable line of an iteration's record."""
-    parts = [f"iteration {record['iteration']:2d}/{num_iterations}"]
-    if "num_clusters" in record:
-        parts.append(f"{record['num_clusters']} clusters")
-    if "bcubed_f" in record:
-        scores = (f"{record['bcubed_' + name]:.3f}" for name in ("precision", "recall", "f"))
-        parts.append("BCubed P/R/F " + "/".join(scores))
-    if record.get("silhouette") is not None:
-        parts.append(f"silhouette {record['silhouette']:.3f}")
-    if "reliable_precision" in record:
-        parts.append(f"reliable {100 * record['reliable_precision']:.1f}% right")
-    if "reliable_cross_camera" in record:
-        parts.append(f"{100 * record['reliable_cross_camera']:.1f}% across cameras")
-    if "selected" in record:
-        parts.append(f"{100 * record['selected']:.1f}% selected")
+    parts = [f"iteration {record['iteration']:2d}/{num_iterations}", *_label_parts(record)]
     if record.get("agreement") is not None:
         parts.append(f"agreement {record['agreement']:.3f}")
     if "loss" in record:
@@ -41,8 +28,37 @@ def iteration_line(record: dict[str, Any], num_iterations: int) -> str:
     return "  ".join(parts) + f"  ({sum(seconds.values()):.1f} s: {phases})"
 
 
-def summarize(history: list[dict[str, Any]], *, method: str, config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
-    """Builds result.json: direct transfer, best, last and label-free choice, seconds, versions, device."""
+def _label_parts(record: dict[str, Any]) -> list[str]:
+    """What an iteration's record says of its labels."""
+    parts = []
+    if "num_groups" in record:
+        sizes = (f"{record[name]:,}" for name in ("num_groups", "num_alone", "largest_cluster"))
+        parts.append("{} clusters, {} alone, largest {}".format(*sizes))
+    elif "num_clusters" in record:
+        parts.append(f"{record['num_clusters']} clusters")
+    if "bcubed_f" in record:
+        scores = (f"{record['bcubed_' + name]:.3f}" for name in ("precision", "recall", "f"))
+        parts.append("BCubed P/R/F " + "/".join(scores))
+    if record.get("silhouette") is not None:
+        parts.append(f"silhouette {record['silhouette']:.3f}")
+    if "reliable_precision" in record:
+        parts.append(f"reliable {100 * record['reliable_precision']:.1f}% right")
+    if "reliable_cross_camera" in record:
+        parts.append(f"{100 * record['reliable_cross_camera']:.1f}% across cameras")
+    if "selected" in record:
+        parts.append(f"{100 * record['selected']:.1f}% selected")
+    return parts
+
+
+def summarize(
+    history: list[dict[str, Any]],
+    *,
+    method: str,
+    config: ConfigDict,
+    mesh: Mesh,
+    baselines: dict[str, dict[str, float]],
+) -> dict[str, Any]:
+    """Builds result.json: baselines, direct transfer, best, last, label-free choice, seconds, versions, device."""
     stop = config.get("stop")
     seconds: dict[str, float] = {}
     for record in history:
@@ -52,6 +68,8 @@ def summarize(history: list[dict[str, Any]], *, method: str, config: ConfigDict,
         "method": method,
         "dataset": config.data.dataset,
         "seed": config.seed,
+        "learned_from": start.describe_run(config, method),
+        "baselines": baselines,
         "direct_transfer": history[0] if "mAP" in history[0] else None,
         "best": history[stopping.best_iteration(history, stop)],
         "last": history[-1],
@@ -83,13 +101,42 @@ def result_table(result: dict[str, Any]) -> str:
             "no query and gallery images with known identities, so no accuracy can be measured; kept the model of "
             f"iteration {result['best']['iteration']}, chosen without labels"
         )
-    rows = {"direct transfer": result["direct_transfer"]}
+    # First what needs no training.
+    rows = {name: row for name, row in result["baselines"].items() if "," not in name}
+    rows |= {"direct transfer": result["direct_transfer"]} | result["baselines"]
     for name in ("best", "last", "label_free_choice"):
         if result[name] is not None:
             rows[f"{name.replace('_', '-')} (iteration {result[name]['iteration']})"] = result[name]
-    table = score_table(rows)
+    lines = [score_table(rows), f"learned from {result['learned_from']}"]
     skipped = result["direct_transfer"]["queries_skipped"]
-    return table + (f"\n{skipped} queries without a match in another camera were skipped" if skipped else "")
+    if skipped:
+        lines.append(f"{skipped} queries without a match in another camera were skipped")
+    if (comparison := compare_with_baselines(result)) is not None:
+        lines.append(comparison)
+    return "\n".join(lines)
+
+
+def compare_with_baselines(result: dict[str, Any]) -> str | None:
+    """Says in a line where a run ended below what needs no training; None where it did not.
+
+    Args:
+        result: as `summarize` makes it.
+    """
+    rows = {"direct transfer": result["direct_transfer"]} | result["baselines"]
+
+    def above(record: dict[str, Any]) -> str:
+        return ", ".join(
+            f"{name} ({100 * row['mAP']:.1f} mAP)" for name, row in rows.items() if row["mAP"] > record["mAP"]
+        )
+
+    if never := above(result["best"]):
+        return (
+            f"training ended below what needs none: no iteration reached {never}; reid evaluate --model=RUN "
+            "--postprocess=all shows what post-processing makes of this run's model"
+        )
+    if now := above(result["last"]):
+        return f"the last iteration ended below what needs no training, {now}; the best one, which is kept, did not"
+    return None
 
 
 def _version(package: str) -> str | None:

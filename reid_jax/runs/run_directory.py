@@ -3,6 +3,7 @@
     config.json          the config; the same command again must have the same
     metrics.jsonl        one JSON object per iteration; iteration 0 is the initial model (direct transfer)
     pseudo_labels/       one .npz per iteration
+    baselines.json       scores of what needs no training, where accuracy can be measured
     checkpoints/         last (to resume from) and best (to use)
     tensorboard/
     result.json          written at the end
@@ -21,10 +22,12 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from reid_jax import errors
+from reid_jax import errors, label_warnings
 from reid_jax.runs import checkpoints, compatibility, logs, results, stopping
 from reid_jax.runs.dataset import Dataset
 from reid_jax.training.train_step import TrainState
+
+_BASELINES = "baselines.json"
 
 
 class RunDirectory:
@@ -49,6 +52,8 @@ class RunDirectory:
 
     def __init__(self, workdir: str | pathlib.Path, config: ConfigDict, dataset: Dataset, *, method: str):
         self._workdir, self._config, self._dataset = pathlib.Path(workdir), config, dataset
+        # BUC's labels begin with every sample alone: that most are is no sign there.
+        self._starts_alone = "buc" in (method, config.get("labels", {}).get("method"))
         (self._workdir / "pseudo_labels").mkdir(parents=True, exist_ok=True)
         self._lock = logs.lock_workdir(self._workdir)
         self._checkpoints = checkpoints.Checkpoints(self._workdir)
@@ -101,10 +106,18 @@ class RunDirectory:
         self._log = logs.MetricsLog(self._workdir, self.history)
         return initial
 
-    def measure_initial(self, state: TrainState, evaluate: Callable[[], dict[str, float]]) -> None:
-        """Records the scores of the initial model, direct transfer, unless an earlier start did."""
-        if not self.history:
-            self.end_iteration(state, evaluate())
+    def measure_initial(
+        self,
+        state: TrainState,
+        evaluate: Callable[[], dict[str, float]],
+        measure_baselines: Callable[[], dict[str, dict[str, float]]] | None = None,
+    ) -> None:
+        """Records the scores of the initial model, direct transfer, and the baselines, unless an earlier start did."""
+        if self.history:
+            return
+        if measure_baselines is not None and self._dataset.has_queries:
+            logs.write_json(self._workdir / _BASELINES, measure_baselines())
+        self.end_iteration(state, evaluate())
 
     def is_over(self) -> bool:
         """Whether the last iteration is done, or config.stop ends the run here."""
@@ -170,6 +183,10 @@ class RunDirectory:
         self.history.append(record)
         self._log.write(record)
         print(results.iteration_line(record, self._config.train.num_iterations), flush=True)
+        for warning in label_warnings.new_warnings(
+            self.history, num_samples=len(self._dataset.samples["train"]), starts_alone=self._starts_alone
+        ):
+            print(f"warning: {warning}", flush=True)
         if number:
             self.iteration, self.epoch, self.losses = self.iteration + 1, 0, []
         self._seconds = {}
@@ -191,7 +208,9 @@ class RunDirectory:
 
     def finish(self, method: str, mesh: Mesh) -> dict[str, Any]:
         """Writes result.json, prints the result and closes the files."""
-        result = results.summarize(self.history, method=method, config=self._config, mesh=mesh)
+        measured = self._workdir / _BASELINES
+        baselines = logs.read_json(measured) if measured.is_file() else {}
+        result = results.summarize(self.history, method=method, config=self._config, mesh=mesh, baselines=baselines)
         logs.write_json(self._workdir / "result.json", result)
         print(results.result_table(result))
         print(f"run directory: {self._workdir}", flush=True)

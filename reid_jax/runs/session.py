@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from reid_jax import augment, errors, features, sampling, sharding
 from reid_jax.data.batches import device_batches
 from reid_jax.embeddings import Features
-from reid_jax.runs import compatibility, config_rules, memory_limits, models
+from reid_jax.runs import baselines, compatibility, config_rules, fitting, memory_limits, models, settings
 from reid_jax.runs.dataset import Dataset, TrainingData, load_training_data
 from reid_jax.runs.evaluation import evaluate_model
 from reid_jax.runs.objectives import Objective, make_optimizer
@@ -101,7 +101,11 @@ class Session:
         if init_memory is not None:
             state = self.with_memory(state, init_memory(state))
         state = self.run.restore(state)
-        self.run.measure_initial(state, functools.partial(self.evaluate, state))
+        self.run.measure_initial(
+            state,
+            functools.partial(self.evaluate, state),
+            functools.partial(self.measure_baselines, state) if self.config.evaluation.baselines else None,
+        )
         return state
 
     def with_memory(self, state: TrainState, memory: PyTree) -> TrainState:
@@ -131,6 +135,13 @@ class Session:
         with self.run.phase("evaluate"):
             return evaluate_model(
                 self.config.evaluation, self.embed_step, state.variables, dataset=self.dataset, mesh=self.mesh
+            )
+
+    def measure_baselines(self, state: TrainState) -> dict[str, dict[str, float]]:
+        """Measures what needs no training; see `baselines.measure_baselines`."""
+        with self.run.phase("baselines"):
+            return baselines.measure_baselines(
+                self.config, self.dataset, self.mesh, embed_step=self.embed_step, variables=state.variables
             )
 
     def draw_epochs(
@@ -195,6 +206,11 @@ class Session:
         rng = np.random.default_rng([self.config.seed, self.run.iteration, epoch, 1])
         return sampling.draw_frames(rng, self.data.samples, index_batches, num_frames=self.config.train.num_frames)
 
+    def measure_labels(self, measure: Callable[..., dict[str, Any]], labels: np.ndarray) -> dict[str, Any]:
+        """Measures this iteration's labels by a function of `label_metrics`, with what is known of the samples."""
+        samples = self.dataset.samples["train"]
+        return measure(labels, self.run.previous_pseudo_labels(), self.dataset.train_ids, camids=samples.camids)
+
     def end_iteration(self, state: TrainState, label_metrics: dict[str, Any]) -> None:
         """Evaluates the model, logs the iteration, keeps the best model, and saves where the run is."""
         scores = self.evaluate(state)
@@ -221,7 +237,7 @@ def open_session(
     """Checks all that can be checked before any work, then opens the data, the model and the run directory.
 
     Args:
-        config: the run's.
+        config: the run's; fields may be open (`settings.py`), the session's config has none.
         workdir: its run directory.
         method: its name, in result.json.
         objective: (config, data) -> what is trained.
@@ -235,16 +251,18 @@ def open_session(
     Raises:
         UserError: the config, the data, the start or the run directory breaks a rule.
     """
-    config_rules.check_config(config)
+    config_rules.check_config(config, may_be_open=settings.ALL_OPEN)
     mesh = sharding.make_mesh(config.num_devices)
+    sharding.check_batch_size(mesh, config.evaluation.batch_size)
     data = load_training_data(config, joins_source=joins_source)
-    batch_size = step_size(config, data)
-    for size in (batch_size, config.evaluation.batch_size):
-        sharding.check_batch_size(mesh, size)
-    if check is not None:
-        check(config, data)
     if holds_distance_matrix:
         memory_limits.check_distance_matrix(len(data.samples))
+    config = fitting.fit_config(config, data.target, workdir, mesh)
+    config_rules.check_config(config)
+    batch_size = step_size(config, data)
+    sharding.check_batch_size(mesh, batch_size)
+    if check is not None:
+        check(config, data)
     trained = objective(config, data)
     _check_shapes(config, trained, batch_size * config.train.num_frames)
     if check_start is not None:
@@ -258,7 +276,9 @@ def open_session(
         trained.model,
         trained.loss,
         chosen_optimizer,
-        functools.partial(augment.augment, **config.augment),
+        functools.partial(
+            augment.augment, **{name: value for name, value in config.augment.items() if name != "preset"}
+        ),
         mesh,
         prepare_memory=trained.prepare_memory,
         update_memory=trained.update_memory,

@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 
 from reid_jax import errors, source_model
 from reid_jax.experiments.configs.sweeps import Sweep
-from reid_jax.runs import config_rules
+from reid_jax.runs import config_rules, start
+from reid_jax.runs import settings as config_settings
 
 _SLUG_LENGTH = 80  # characters; file systems take 255 bytes
 
@@ -87,7 +88,15 @@ def parse_assignment(flag: str, text: str, config: ConfigDict) -> tuple[str, Any
         raise errors.UserError(f"--{flag}: {text!r} is not FIELD=VALUE")
     fields = config_rules.flat_fields(config.to_dict())
     config_rules.check_field(field.strip(), fields)
-    return field.strip(), fields[field.strip()], value
+    return field.strip(), _current(config, field.strip()), value
+
+
+def _current(config: ConfigDict, field: str) -> Any:
+    """A field's value; where it is open, one of its type."""
+    *sections, name = field.split(".")
+    for section in sections:
+        config = config[section]
+    return {int: 0, tuple: (0.0,)}.get(config.get_type(name)) if config[name] is None else config[name]
 
 
 def parse_settings(texts: Sequence[str], config: ConfigDict) -> dict[str, Any]:
@@ -164,10 +173,12 @@ def plan(
             for field in values:
                 config_rules.check_field(field, config_rules.flat_fields(config.to_dict()))
             config.update_from_flattened_dict(values)
+            config_settings.follow(config, given=values, method=sweep.method)
             if source_model.trains_source(config) and not config.source.dir:
                 config.source.dir = str(workdir)  # rows share what they start from
             try:
-                config_rules.check_config(config)
+                config_rules.check_config(config, may_be_open=config_settings.ALL_OPEN)
+                start.check_backbone(config.model, given=values)
             except errors.UserError as error:
                 raise errors.UserError(f"row {label!r}: {error}") from error
             folder = pathlib.Path(workdir, slug(label), "" if seed is None else f"seed_{seed}")

@@ -29,11 +29,12 @@ _LEGEND = (
 
 
 class Outcome(NamedTuple):
-    """What became of a run: the numbers of its result, as `measure` names them, or why it failed."""
+    """What became of a run: the numbers of its result, as `measure` names them, what it learned from, or why it failed."""
 
     run: Run
     measures: dict[str, float | None]
     failure: str | None
+    learned_from: str = ""
 
 
 def measure(result: Mapping[str, Any]) -> dict[str, float | None]:
@@ -58,7 +59,7 @@ def tabulate(sweep: Sweep, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         }
         runs = [
             {"seed": outcome.run.config.seed, "folder": str(outcome.run.folder)}
-            | {"failure": outcome.failure}
+            | {"failure": outcome.failure, "learned_from": outcome.learned_from}
             | outcome.measures
             for outcome in mine
         ]
@@ -100,6 +101,9 @@ def heading(table: Mapping[str, Any]) -> tuple[str, str]:
     numbers = _LEGEND
     if any(std is not None for row in table["rows"] for std in row["std"].values()):
         numbers = f"mean ± standard deviation (n - 1) over the seeds {', '.join(map(str, seeds))}; {_LEGEND}"
+    learned = {run.get("learned_from"): None for row in table["rows"] for run in row["runs"] if run.get("learned_from")}
+    if learned:
+        numbers += f"; learned from: {'; '.join(learned)}"
     return title + (f"; compare {table['source']}" if table["source"] else ""), numbers
 
 

@@ -60,6 +60,11 @@ def test_extract_keeps_several_top_entries_and_split_folders(tmp_path, target):
     assert archives.extract(path, tmp_path / "other", progress=False) == tmp_path / "other"
 
 
+def test_a_split_folder_may_be_in_capitals(tmp_path, target):
+    path = write_zip(tmp_path / "a.zip", {"Train/1.jpg": b"1"})
+    assert archives.extract(path, target, progress=False) == target
+
+
 def test_extract_leaves_out_what_macos_adds(tmp_path, target):
     path = write_zip(tmp_path / "a.zip", {"shop/1.jpg": b"1", "__MACOSX/shop/._1.jpg": b"x", "shop/._1.jpg": b"x"})
     assert tree(archives.extract(path, target, progress=False)) == {"1.jpg": b"1"}

@@ -10,18 +10,23 @@ from tiny_data import ROOT
 
 from reid_jax import errors
 from reid_jax.data_prep import port_resnet
-from reid_jax.models import pretrained, resnet
+from reid_jax.models import backbones, pretrained, resnet
 from reid_jax.models.reid import ReidModel
+
+
+def random_state(backbone, height, width):
+    """A state by torch's names that fits a backbone on images of that size."""
+    sample = jax.ShapeDtypeStruct((1, height, width, 3), np.float32)
+    shapes = jax.eval_shape(functools.partial(backbone.init, train=False), jax.random.key(0), sample)
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+    rng = np.random.default_rng(0)
+    return {name: rng.random(array.shape, np.float32) for name, array in pretrained.to_state(zeros, backbone).items()}
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     """A ResNet-18 state with a classifier, as torchvision's: (path, state)."""
-    init = functools.partial(resnet.resnet18().init, train=False)
-    shapes = jax.eval_shape(init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 32, 3), np.float32))
-    rng = np.random.default_rng(0)
-    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
-    state = {name: rng.random(array.shape, np.float32) for name, array in pretrained.to_state(zeros).items()}
+    state = random_state(resnet.resnet18(), 64, 32)
     state |= {"fc.weight": np.zeros((10, 512), np.float32), "fc.bias": np.zeros(10, np.float32)}
     path = tmp_path_factory.mktemp("source") / "resnet18.npz"
     np.savez(path, **state)
@@ -39,7 +44,23 @@ def test_ports_what_a_model_loads(source, tmp_path, capsys):
     model = ReidModel(backbone=resnet.resnet18(last_stride=1))
     sample = np.zeros((1, 64, 32, 3), np.float32)
     like = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), sample)
-    loaded = pretrained.to_state(pretrained.load_variables(output, like))
+    loaded = pretrained.to_state(pretrained.load_variables(output, like), model.backbone)
+    assert loaded.keys() == state.keys() - {"fc.weight", "fc.bias"}
+    for name, array in loaded.items():
+        np.testing.assert_array_equal(array, state[name])
+
+
+@pytest.mark.parametrize("architecture", ["mobilenet_v2", "vit_s16"])
+def test_other_backbones_are_ported(architecture, tmp_path):
+    height, width = backbones.natural_size(architecture)
+    state = random_state(backbones.make(architecture), height, width)
+    np.savez(tmp_path / "state.npz", **state)
+    port_resnet.port_resnet(str(tmp_path / "state.npz"), architecture, str(tmp_path / "w.npz"))
+    model = ReidModel(backbone=backbones.make(architecture), pooling=backbones.find(architecture).pooling)
+    sample = np.zeros((1, height, width, 3), np.float32)
+    like = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), sample)
+    loaded = pretrained.to_state(pretrained.load_variables(tmp_path / "w.npz", like), model.backbone)
+    assert loaded.keys() == state.keys()
     for name, array in loaded.items():
         np.testing.assert_array_equal(array, state[name])
 
@@ -54,7 +75,8 @@ def test_another_architecture_is_told(source, tmp_path):
     "arguments, message",
     [
         (("missing.pth", "resnet18", "w.npz"), "no weights file 'missing.pth'"),
-        (("w.pth", "resnet101", "w.npz"), "--architecture must be one of resnet18, resnet34, resnet50"),
+        (("w.pth", "resnet101", "w.npz"), "--architecture must be one of resnet18, .*, got 'resnet101'"),
+        (("w.pth", "color_histogram", "w.npz"), "--architecture must be one of .*vit_b16_clip, got 'color_histogram'"),
         (("w.pth", "resnet18", "w.pth"), "--output must end in .npz"),
     ],
 )

@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import io
 import json
 import os
@@ -20,6 +21,7 @@ from PIL import Image
 
 from reid_jax import errors
 from reid_jax.cli import program
+from reid_jax.data import images as images_lib
 from reid_jax.data import records as records_lib
 from reid_jax.data import verification
 from reid_jax.data_prep import catalog, prepare, publishing, synthetic, writing
@@ -28,10 +30,13 @@ from reid_jax.data_prep.readers import listing
 SCRIPT = pathlib.Path(prepare.__file__)
 
 
-def encoded(seed: int, kind: str = "JPEG", mode: str = "RGB") -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 256, (24, 12, 3), np.uint8)
+def picture(seed: int, mode: str = "RGB") -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (24, 12, 3), np.uint8)).convert(mode)
+
+
+def encoded(seed: int, kind: str = "JPEG", mode: str = "RGB", **options) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).convert(mode).save(buffer, kind)
+    picture(seed, mode).save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -140,12 +145,53 @@ def test_images_of_any_mode_are_kept_as_they_are(kind, mode):
     assert verification.image_problem(encoded(0, kind, mode)) is None
 
 
+def test_other_formats_are_stored_as_png_of_the_picture(crops, capsys):
+    (crops / "train" / "c.bmp").write_bytes(encoded(10, "BMP"))
+    (crops / "train" / "d.webp").write_bytes(encoded(11, "WEBP", lossless=True))
+    (crops / "train" / "e.tif").write_bytes(encoded(12, "TIFF", save_all=True, append_images=[picture(13)]))
+    (crops / "train" / "f.gif").write_bytes(encoded(14, "GIF"))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (crops / "train" / "g.webp").write_bytes(encoded(15, "WEBP", lossless=True, exif=exif))
+    (crops / "train" / "h.jpg").write_bytes(encoded(16, exif=exif))
+    train = {example["path"].decode(): example["image"] for example in read(run(crops), "train")}
+    assert len(train) == 11
+    for path, data in train.items():
+        if path.endswith(("jpg", "B.png")):
+            assert data == (crops / path).read_bytes()
+        else:
+            assert data.startswith(b"\x89PNG")
+    pixels = {
+        path[6]: images_lib.decode(data, *Image.open(io.BytesIO(data)).size[::-1]) for path, data in train.items()
+    }
+    for name, seed in (("c", 10), ("d", 11), ("e", 12)):
+        np.testing.assert_array_equal(pixels[name], np.asarray(picture(seed)))
+    np.testing.assert_array_equal(pixels["f"], images_lib.decode(encoded(14, "GIF"), 24, 12))
+    np.testing.assert_array_equal(pixels["g"], np.rot90(np.asarray(picture(15)), -1))
+    # As a JPEG file it is turned when it is read.
+    turned = images_lib.decode(encoded(16), 24, 12)
+    np.testing.assert_array_equal(images_lib.decode(train["train/h.jpg"], 12, 24), np.rot90(turned, -1))
+    assert capsys.readouterr().err == (
+        "warning: left something out of 1 images:\n  train/e.tif: only the first of its 2 pages is read\n"
+    )
+
+
+def test_fingerprint_is_of_paths_and_of_the_files_bytes(crops):
+    run(crops)
+    train = records_lib.load_records(crops.parent / "data", "shop")["train"]
+    checksums = np.array([zlib.crc32((crops / path).read_bytes()) for path in train.paths], np.uint32)
+    digest = hashlib.sha256("\n".join(train.paths).encode() + checksums.tobytes())
+    assert train.fingerprint == digest.hexdigest()[:16]
+
+
 BAD = {
     "truncated": (encoded(0)[:-40], r"it cannot be decoded \(image file is truncated"),
     "truncated png": (encoded(0, "PNG")[:-100], "it cannot be decoded"),
     "no image": (b"hello", "it is no image file"),
     "empty": (b"", "the file is empty"),
-    "gif": (encoded(0, "GIF"), "it is a GIF image"),
+    "icon": (encoded(0, "ICO"), "it is a ICO image"),
+    "animated": (encoded(0, "GIF", save_all=True, append_images=[picture(1)]), "it is an animated GIF image of 2 fr"),
+    "heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "it is a file of the format HEIC that cannot be read"),
     "large": (png_header(10_000, 5_001), "it has 10000 x 5001 pixels"),
     "bomb": (png_header(10_000, 10_000), "it has more than .* pixels"),
     "huge bomb": (png_header(50_000, 50_000), "it has more than .* pixels"),
@@ -156,7 +202,9 @@ BAD = {
 def test_bad_image_ends_the_run_and_leaves_nothing(crops, kind):
     data, message = BAD[kind]
     (crops / "query" / "ann" / "1.jpg").write_bytes(data)
-    with pytest.raises(errors.UserError, match=f"query/ann/1.jpg: {message}.*; an image must be a whole JPEG or PNG"):
+    with pytest.raises(
+        errors.UserError, match=f"query/ann/1.jpg: {message}.*; an image must be a whole JPEG, PNG, WebP, TIFF,"
+    ):
         run(crops)
     assert entries(crops.parent / "data") == []
 

@@ -405,6 +405,35 @@ def test_folder_splits_share_their_identities(tmp_path):
     assert camids["train/c0_1.jpg"] == 0
 
 
+def test_split_folders_may_be_in_capitals(tmp_path):
+    root = fill(tmp_path / "f", "Train/1.jpg", "QUERY/b/1.jpg", "gallery/b/2.jpg", "gallery/Query/1.jpg")
+    assert labels(folder.read(source(root))) == {
+        ("train", "Train/1.jpg", -1, -1),
+        ("query", "QUERY/b/1.jpg", 2, -1),
+        ("gallery", "gallery/b/2.jpg", 2, -1),
+        ("gallery", "gallery/Query/1.jpg", 1, -1),
+    }
+    fill(root, "extra/1.jpg")
+    with pytest.raises(errors.UserError, match="extra/ lies beside Train/, QUERY/, gallery/; with such folders"):
+        folder.read(source(root))
+    fill(root, "train/2.jpg")
+    with pytest.raises(errors.UserError, match="Train/ and train/ are both the split train; there must be one"):
+        folder.read(source(root))
+
+
+def test_folder_follows_links_to_folders(tmp_path):
+    root = fill(tmp_path / "f", "ann/1.jpg")
+    fill(tmp_path / "elsewhere", "day/2.jpg")
+    (root / "ann" / "more").symlink_to(tmp_path / "elsewhere")
+    (root / "bob").symlink_to(tmp_path / "elsewhere" / "day")
+    (root / "ann" / "back").symlink_to(root)
+    assert labels(folder.read(source(root))) == {
+        ("train", "ann/1.jpg", 1, -1),
+        ("train", "ann/more/day/2.jpg", 1, -1),
+        ("train", "bob/2.jpg", 2, -1),
+    }
+
+
 def test_folder_refuses_mixtures(tmp_path):
     root = fill(tmp_path / "f", "alice/1.jpg", "2.jpg")
     with pytest.raises(errors.UserError, match=r"holds both images \(2.jpg\) and identity folders \(alice/\)"):

@@ -598,6 +598,17 @@ def test_contact_sheet_rows_are_identities(root):
     assert sheet.size == (3 * 76 + 16, 2 * 155 + 14 + 16)
 
 
+def test_contact_sheet_shows_images_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.repeat(np.array([[0], [255]], np.uint8), 40, axis=0).repeat(60, axis=1)).save(
+        tmp_path / "a.png", exif=exif
+    )
+    thumbnail = contact_sheet._thumbnail(tmp_path / "a.png", 128, 64)
+    # What is below in the file is on the left.
+    assert thumbnail.shape[0] < thumbnail.shape[1] and (thumbnail[:, 0] == 255).all() and (thumbnail[:, -1] == 0).all()
+
+
 def test_contact_sheet_of_other_images_is_a_grid(tmp_path):
     for number in range(5):
         Image.new("RGB", (30, 20), (50 * number, 0, 0)).save(tmp_path / f"item{number}.png")

@@ -243,8 +243,8 @@ def test_folder_of_tracklets_in_identities_and_splits(tmp_path):
         ("ann/t3/notes.txt", "the folder ann/t3/ is a tracklet without frames, found notes.txt"),
         ("empty/notes.txt", "the folder f/empty/ is a tracklet without frames, found notes.txt"),
         ("t4/1.jpg", r"f/ holds both a tracklet \(t4/\) and an identity with tracklets in it \(ann/\)"),
-        ("ann/t1/deep/1.jpg", "the folder ann/t1/ holds the folder deep/; tracklets must lie in a split, or in an"),
-        ("ann/1.jpg", "the image ann/1.jpg must be in the folder of a tracklet, without other folders beside it"),
+        ("ann/t1/deep/1.jpg", "the folder ann/t1/ holds deep/; tracklets must lie in a split, or in an"),
+        ("ann/1.jpg", "the image ann/1.jpg must be in the folder of a tracklet, without other folders or videos"),
         ("1.jpg", "the image f/1.jpg must be in the folder of a tracklet"),
     ],
 )

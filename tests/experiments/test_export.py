@@ -8,8 +8,7 @@ from tiny_runs import finish, start_script
 
 from reid_jax import errors
 from reid_jax.data.image_files import ImageFiles
-from reid_jax.experiments import export
-from reid_jax.inference import exported, onnx_export, trained_model
+from reid_jax.inference import exported, networks, onnx_export, trained_model, writing
 
 pytestmark = pytest.mark.usefixtures("own_backbone")
 
@@ -19,10 +18,14 @@ def workdir(prepared, tmp_path_factory):
     return tiny_runs.write_run(tmp_path_factory.mktemp("runs") / "tiny", prepared)
 
 
+def export_run(workdir, output):
+    return writing.export_model(networks.load_network(workdir), None, str(output), name="tiny")
+
+
 @pytest.fixture(scope="module")
 def file(workdir, tmp_path_factory):
     output = tmp_path_factory.mktemp("exported") / "tiny.zip"
-    difference, resized = export.export_model(str(workdir), str(output))
+    difference, resized = export_run(workdir, output)
     assert difference < 1e-5 and abs(resized) < 1e-3
     return output
 
@@ -37,17 +40,16 @@ def test_it_embeds_as_the_run_does(workdir, file, people_folder):
 
 def test_what_it_says_of_itself(file):
     info = exported.read_model(file).info
-    assert (info.dim, info.dtype) == (
-        16,
-        "float32",
-    ) and info.description == "own_backbone:Backbone of tiny, trained on tiny"
+    assert (info.dim, info.dtype, info.postprocess) == (16, "float32", "none")
+    learned = "tiny by hct, no labels of people used in training; from random weights: no labels of people"
+    assert info.description == f"own_backbone:Backbone of tiny: {learned}"
 
 
 def test_a_file_that_computes_something_else_is_not_kept(workdir, tmp_path, monkeypatch):
     function = exported.embedding_function
     monkeypatch.setattr(exported, "embedding_function", lambda *a, **k: lambda images: -function(*a, **k)(images))
     with pytest.raises(RuntimeError, match="differs by"):
-        export.export_model(str(workdir), str(tmp_path / "x.zip"))
+        export_run(workdir, tmp_path / "x.zip")
     assert not list(tmp_path.iterdir())
 
 
@@ -55,7 +57,7 @@ def test_a_file_that_resizes_otherwise_is_not_kept(workdir, tmp_path, monkeypatc
     resize = exported.resize
     monkeypatch.setattr(exported, "resize", lambda images, **size: resize(images, **size)[:, ::-1])
     with pytest.raises(RuntimeError, match="differs by"):
-        export.export_model(str(workdir), str(tmp_path / "x.zip"))
+        export_run(workdir, tmp_path / "x.zip")
 
     # Nearest pixels in place of means: right at the model's own size, wrong at others.
     def nearest(images, *, height, width):
@@ -65,9 +67,9 @@ def test_a_file_that_resizes_otherwise_is_not_kept(workdir, tmp_path, monkeypatc
         return images[:, rows][:, :, columns].astype(jnp.float32)
 
     monkeypatch.setattr(exported, "resize", nearest)
-    monkeypatch.setattr(export, "_RESIZED_TOLERANCE", 1e-6)
+    monkeypatch.setattr(writing, "_RESIZED_TOLERANCE", 1e-6)
     with pytest.raises(RuntimeError, match="or of a resized image by"):
-        export.export_model(str(workdir), str(tmp_path / "x.zip"))
+        export_run(workdir, tmp_path / "x.zip")
     assert not list(tmp_path.iterdir())
 
 
@@ -80,7 +82,7 @@ def test_packages_that_are_missing(monkeypatch):
 def test_onnx(workdir, tmp_path):
     pytest.importorskip("jax2onnx")
     pytest.importorskip("onnxruntime")
-    difference, resized = export.export_model(str(workdir), str(tmp_path / "tiny.onnx"))
+    difference, resized = export_run(workdir, tmp_path / "tiny.onnx")
     assert difference < 1e-4 and resized is None
     call = onnx_export.load_onnx(tmp_path / "tiny.onnx")
     for count in (1, 5):

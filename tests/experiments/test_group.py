@@ -10,7 +10,7 @@ import tiny_runs
 from PIL import Image
 from tiny_runs import finish, made, start_script
 
-from reid_jax import errors
+from reid_jax import cluster_quality, errors
 from reid_jax.experiments import group
 from reid_jax.retrieval import group_folders, groups
 
@@ -26,7 +26,15 @@ def test_people_are_found():
 
 
 def test_few_images_have_few_of_each_person():
-    assert [groups.choose_k1(n) for n in (3, 48, 96, 288, 900, 10**6)] == [2, 5, 7, 11, 20, 20]
+    found = {}
+    for size in (2, 4, 8, 24):
+        features, pids = tiny_data.clustered_features(num_ids=12, size=size, dim=16, spread=0.3)
+        found[size] = groups.choose_k1(features)
+        labels = groups.group(features)
+        assert cluster_quality.bcubed(labels, pids)[2] > 0.8, size
+    # 1.75 times as many as there are of a person, 4 at least and 30 at most.
+    assert found == {2: 4, 4: 6, 8: 14, 24: 30}
+    assert [groups.choose_k1(np.eye(n, 8)) for n in (1, 2, 3, 4)] == [4, 4, 4, 4]
 
 
 def test_who_is_like_no_other_is_alone():

@@ -190,7 +190,7 @@ def test_what_is_wrong_is_found_before_images_are_decoded(uninterrupted, prepare
 def test_a_result_never_lies_beside_another_config(uninterrupted, prepared, tmp_path):
     """A finished run that shall go on, killed while images are decoded: still the finished one."""
     shutil.copytree(uninterrupted[0], tmp_path / "run")
-    config = make_config(prepared, num_devices=1, train__num_iterations=5)
+    config = make_config(prepared, num_devices=1, train__num_iterations=5, model__pooling="avg")  # as it was fitted
     run = run_directory.RunDirectory(tmp_path / "run", config, dataset_lib.load_dataset(config.data), method="hct")
     kept = json.loads((tmp_path / "run" / "config.json").read_text())
     assert kept["train"]["num_iterations"] == 3 and (tmp_path / "run" / "result.json").exists()

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tiny_runs
 
-from reid_jax import errors
+from reid_jax import errors, postprocess
 from reid_jax.experiments import sweep
-from reid_jax.runs import session
+from reid_jax.runs import baselines, results, session, settings
 
 pytestmark = pytest.mark.usefixtures("own_backbone")
 
@@ -19,7 +19,8 @@ PK = BASE | tiny_runs.PK_OVERRIDES
 LOOKUP = BASE | {"train.first_epochs": 2, "train.batch_size": 8}
 DBSCAN = {"cluster.k1": 6, "cluster.k2": 3, "train.num_steps": 2}
 METHODS = {
-    "hct": PK | {"cluster.merge_percent": 0.1, "cluster.num_steps": 8},
+    # The one with baselines.
+    "hct": PK | {"cluster.merge_percent": 0.1, "cluster.num_steps": 8, "evaluation.baselines": True},
     "buc": LOOKUP | {"cluster.merge_percent": 0.1, "stop.when": "never"},
     "softened": LOOKUP | {"dissimilarity.num_parts": 3},
     "supervised": PK,
@@ -61,6 +62,74 @@ def test_a_whole_run_leaves_its_files(whole):
         assert all(np.isfinite(line[name]) for name in ("loss", "mAP", "rank1", "rank5", "rank10", "mINP"))
     assert len(list((workdir / "pseudo_labels").iterdir())) == (0 if method == "supervised" else 2)
     assert list((workdir / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("whole", ["hct"], indirect=True)
+def test_baselines_come_before_training(whole):
+    _, workdir, output = whole
+    kept = json.loads((workdir / "baselines.json").read_text())
+    result = json.loads((workdir / "result.json").read_text())
+    colors, own = kept
+    start, kind = own.split(", ")
+    assert result["baselines"] == kept and (colors, start) == ("color_histogram", "direct transfer")
+    assert kind in postprocess.KINDS[1:]
+    for scores in kept.values():
+        assert all(0 < scores[name] <= 1 for name in ("mAP", "rank1", "mINP"))
+    # Images are noise of an identity's colour.
+    assert kept["color_histogram"]["mAP"] > 0.4
+    rows = ["color_histogram", "direct transfer", f"direct transfer, {kind}", "best (iteration", "last (iteration 2)"]
+    lines = output.splitlines()
+    (top,) = (
+        place for place, line in enumerate(lines) if line.split() == ["mAP", "rank-1", "rank-5", "rank-10", "mINP"]
+    )
+    table = lines[top + 1 : top + 1 + len(rows)]
+    assert all(line.startswith(row) for line, row in zip(table, rows)), table
+    assert table[0].split()[1] == f"{100 * kept['color_histogram']['mAP']:.1f}"
+    assert "learned from tiny by hct, no labels of people used in training; from random weights" in output
+    first = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["seconds"]["baselines"] > 0
+
+
+@pytest.mark.parametrize("whole", ["hct"], indirect=True)
+def test_a_run_below_its_baselines_says_so(whole):
+    _, workdir, output = whole
+    result = json.loads((workdir / "result.json").read_text())
+    better = [name for name, row in result["baselines"].items() if row["mAP"] > result["best"]["mAP"]]
+    line = results.compare_with_baselines(result)
+    assert better and all(name in line for name in better) and line in output
+
+
+@pytest.mark.parametrize("whole", ["hct"], indirect=True)
+def test_baselines_are_measured_once_per_data_set(whole, prepared, tmp_path, monkeypatch):
+    method, workdir, _ = whole
+    monkeypatch.setattr(baselines, "_measure", lambda *args: pytest.fail("it measures again"))
+    again, _ = run(method, prepared, tmp_path / "again", train__num_iterations=1, train__num_epochs=1)
+    assert (again / "baselines.json").read_bytes() == (workdir / "baselines.json").read_bytes()
+    off, output = run(method, prepared, tmp_path / "off", evaluation__baselines=False, train__num_iterations=1)
+    assert not (off / "baselines.json").exists() and "color_histogram" not in output
+    # Measuring them changes nothing of the run.
+    assert tiny_runs.metrics(off) == tiny_runs.metrics(workdir)[:2]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_open_fields_are_chosen_and_few_images_of_each_identity_are_enough(method, prepared, tmp_path, monkeypatch):
+    get_config = importlib.import_module(f"reid_jax.experiments.configs.{method}").get_config
+    # Supervised batches are of true identities, of which there are four of six images.
+    guess = 6.0 if method == "supervised" else 2.0
+    more = {"train__num_iterations": 1, "train__num_epochs": 1, "data__images_per_identity": guess}
+    more["evaluation__baselines"] = False
+    config = tiny_runs.make_config(get_config, prepared, METHODS[method], num_devices=1, **more)
+    settings.leave_open(config, given=["train.num_steps"], stages=method == "buc")
+    opened = settings.open_fields(config)
+    assert opened
+    workdir, output = tiny_runs.run(sweep.load_method(method), config, tmp_path / "run")
+    kept = json.loads((workdir / "config.json").read_text())
+    for name in opened:
+        section, field = name.split(".")
+        assert kept[section][field] is not None and f"{name} = {kept[section][field]}" in output
+    # The same command again takes what was chosen from the run.
+    monkeypatch.setattr(session, "train_epoch", lambda *args, **options: pytest.fail("it trains again"))
+    assert "best (iteration" in tiny_runs.run(sweep.load_method(method), config, workdir)[1]
 
 
 def test_interrupted_and_started_again_it_gives_the_same(whole, prepared, tmp_path, monkeypatch):

@@ -214,7 +214,8 @@ def test_as_its_user_runs_it(workdir, people_folder, prepared, tmp_path):
     ]
     (status, output, errors), (wrong, _, message) = map(finish, processes)
     assert status == 0, errors
-    assert output.startswith("limit ") and f"{query.name}: " in output and "    4  " in output
+    assert output.startswith("model: tiny by hct, no labels of people used in training; from random weights")
+    assert "\nlimit " in output and f"{query.name}: " in output and "    4  " in output
     assert len((found / "results.csv").read_text().splitlines()) == 5
     assert query.name not in [row["match"] for row in csv.DictReader(open(found / "results.csv"))]
     assert Image.open(found / "results.png").width > 300

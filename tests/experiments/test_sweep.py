@@ -168,11 +168,26 @@ def test_a_plan_has_a_folder_for_every_row_and_seed(tmp_path):
         ({"a": {}, "A": {"seed": 1}}, {}, "another row has the folder"),
         ({"a": {"seed": 1}}, {"settings": {"seed": 2}}, "--set: seed is what the rows differ in"),
         ({"a": {"seed": 1}}, {"seeds": [0]}, "--seeds: the seed is given"),
+        (
+            {"a": {"model.backbone": "resnet34"}},
+            {"settings": {"model.weights": "mobilenet_v2"}},
+            "row 'a': model.backbone must be 'mobilenet_v2', what the weights mobilenet_v2 are of",
+        ),
     ],
 )
 def test_wrong_rows_are_found_before_any_run(tmp_path, rows, options, message):
     with pytest.raises(errors.UserError, match=message):
         plan(tmp_path, Sweep("hct", "", "", rows), **options)
+
+
+def test_rows_of_images_per_identity_leave_open_what_follows_from_it(tmp_path):
+    rows = {
+        "few": {"data.images_per_identity": 2.0},
+        "as given": {"data.images_per_identity": 2.0, "cluster.num_steps": 9},
+    }
+    few, given = plan(tmp_path, Sweep("hct", "", "", rows), settings={"train.num_ids": 4})
+    assert few.config.cluster.num_steps is None and few.config.train.num_instances is None
+    assert (given.config.cluster.num_steps, few.config.train.num_ids) == (9, 4)
 
 
 def test_an_unknown_data_set_is_named():

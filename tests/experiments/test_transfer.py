@@ -7,6 +7,7 @@ import tiny_runs
 
 from reid_jax import errors, source_model
 from reid_jax.experiments import transfer
+from reid_jax.runs import dataset, fitting
 
 PAIRS = [("tiny", "synthetic"), ("dukemtmcreid+msmt17", "market1501")]
 
@@ -117,10 +118,27 @@ def test_a_data_set_that_is_not_there_is_one_line_before_any_work(prepared, tmp_
     assert f"no prepared data set '{name}' in" in errors and not folder.exists()
 
 
-def test_ones_own_target_takes_folders_config(tmp_path):
-    _, (source, run) = plan("hct", [("market1501", "shop")], tmp_path)
-    assert run.label == "market1501 to shop" and run.config.data.dataset == "shop"
-    assert source.config.data.dataset == "market1501" and source.config.model.weights == "weights/resnet50.npz"
+def test_ones_own_target_takes_folders_config(prepared, tmp_path):
+    _, (source, run) = plan("hct", [("market1501", "tiny")], tmp_path, settings={"data.dir": str(prepared)})
+    assert run.label == "market1501 to tiny" and run.config.data.dataset == "tiny"
+    assert source.config.data.dataset == "market1501" and source.config.model.weights == "mobilenet_v2"
+    # Source and target have one size, by the target's images of 24 x 12, and what follows from it.
+    assert [(each.config.data.height, each.config.data.width) for each in (source, run)] == [(256, 128)] * 2
+    assert source.label == "supervised on market1501, 256x128" and source.config.augment.max_shift == 25.7
+    with pytest.raises(errors.UserError, match="^--pairs: .*no prepared data set 'shop'"):
+        plan("hct", [("market1501", "shop")], tmp_path, settings={"data.dir": str(prepared)})
+
+
+@pytest.mark.parametrize("found_out", [{"data.images_per_identity": 6.0}, {"model.weights": ""}])
+def test_puls_run_on_ones_own_target_finds_the_tables_source(prepared, tmp_path, meshes, found_out):
+    """What the run finds out of its data before it looks for the source's model changes nothing of that."""
+    settings = {"data.dir": str(prepared)} | found_out
+    source, run = plan("pul", [("market1501", "tiny")], tmp_path, settings=settings)[1]
+    assert run.config.cluster.num_clusters is None
+    fitted = fitting.fit_config(run.config, dataset.load_dataset(run.config.data), tmp_path / "new", meshes[0])
+    assert fitted.cluster.num_clusters >= 2 and fitted.data.images_per_identity > 1
+    own = source_model.source_config(fitted)
+    assert own == source.config and source_model.source_workdir(own, tmp_path) == source.folder
 
 
 @pytest.mark.parametrize("method", ["cluster_dynamics", "dbscan"])

@@ -37,6 +37,32 @@ def test_against_definitions_and_scikit_learn(labels, pids):
     np.testing.assert_allclose(nmi, metrics.normalized_mutual_info_score(pids, labels), atol=1e-12)
 
 
+@pytest.mark.parametrize("num_items, num_a, num_b", [(30, 3, 4), (200, 40, 6), (500, 200, 2), (90, 2, 30), (41, 2, 2)])
+def test_adjusted_mutual_information_is_scikit_learns(rng, num_items, num_a, num_b):
+    a, b = rng.integers(0, num_a, num_items), rng.integers(0, num_b, num_items)
+    b[:10] = a[:10] % num_b
+    for labels in ((a, b), (b, a), (a, a % num_b), (7 * a + 2, b)):
+        expected = metrics.adjusted_mutual_info_score(*labels, average_method="min")
+        np.testing.assert_allclose(cluster_quality.adjusted_mutual_information(*labels), expected, atol=1e-9)
+
+
+def test_adjusted_mutual_information_by_hand(rng):
+    # Two pairs each. Of the three ways to pair four images one has all in common, log 2, and two have nothing.
+    labels = np.array([0, 0, 1, 1])
+    assert cluster_quality.adjusted_mutual_information(labels, labels) == pytest.approx(1)
+    expected = np.log(2) / 3
+    crossed = cluster_quality.adjusted_mutual_information(labels, np.array([0, 1, 0, 1]))
+    assert crossed == pytest.approx((0 - expected) / (np.log(2) - expected))
+    # One tells the other wholly: enough.
+    assert cluster_quality.adjusted_mutual_information(np.arange(8) // 2, np.arange(8) // 4) == pytest.approx(1)
+    # Nothing to tell, or nothing but by chance; an unknown image counts for nothing.
+    for other in (np.zeros(4, int), np.arange(4), np.array([0, 0, -1, -1])):
+        assert cluster_quality.adjusted_mutual_information(labels, other) == 0
+    # Never beyond 1, where rounding would take it.
+    many = [rng.integers(0, 5, 40) for _ in range(50)]
+    assert max(cluster_quality.adjusted_mutual_information(each, each % 3) for each in many) <= 1
+
+
 def test_bcubed_by_hand():
     # Clusters {0, 0, 1} and {1}: precision (2/3 + 2/3 + 1/3 + 1) / 4, recall (1 + 1 + 1/2 + 1/2) / 4.
     precision, recall, f_score = cluster_quality.bcubed(np.array([5, 5, 5, 9]), np.array([0, 0, 1, 1]))

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
+from reid_jax import distances as sample_distances
 from reid_jax import evaluate
 
 
@@ -110,6 +111,30 @@ def test_embeddings_equal_their_distances_in_blocks(metric):
         result = evaluate.evaluate_embeddings(query, gallery, *identities, metric=metric, block_size=block_size)
         np.testing.assert_allclose(result.ap, expected.ap, rtol=1e-12)
         np.testing.assert_array_equal(result.cmc, expected.cmc)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_reranked_embeddings_equal_their_reranked_distances(metric):
+    rng = np.random.default_rng(1)
+    _, *identities = random_case(7)
+    centers = rng.normal(size=(10, 16)).astype(np.float32)
+    query, gallery = (
+        centers[pids] + 1.2 * rng.normal(size=(len(pids), 16)).astype(np.float32)
+        for pids in (identities[0], identities[2])
+    )
+    rerank = sample_distances.Reranking(k1=8, k2=3, original_weight=0.2)
+    blocks = sample_distances.reranked_distances(query, gallery, k1=8, k2=3, original_weight=0.2, metric=metric)
+    expected = evaluate.rank_gallery(np.concatenate([block for _, block in blocks]), *identities)
+    for block_size in (7, 512):
+        result = evaluate.evaluate_embeddings(
+            query, gallery, *identities, metric=metric, block_size=block_size, rerank=rerank
+        )
+        np.testing.assert_allclose(result.ap, expected.ap, rtol=1e-12)
+        np.testing.assert_array_equal(result.cmc, expected.cmc)
+    # Images of a person are near to each other, and so have neighbours in common.
+    assert expected.mAP > evaluate.evaluate_embeddings(query, gallery, *identities, metric=metric).mAP + 0.02
+    with pytest.raises(ValueError, match="k1 must be in 1..129"):
+        evaluate.evaluate_embeddings(query, gallery, *identities, rerank=sample_distances.Reranking(k1=130))
 
 
 @pytest.mark.filterwarnings("error")

@@ -21,6 +21,7 @@ OVERRIDES = {
     "data.width": 12,
     "model.backbone": "own_backbone:Backbone",
     "evaluation.batch_size": 8,
+    "evaluation.baselines": False,  # a second a run
 }
 PK_OVERRIDES = OVERRIDES | {"train.num_ids": 4, "train.num_instances": 2, "augment.padding": 2}
 

@@ -5,6 +5,7 @@ import re
 import runpy
 import sys
 
+import commands
 import pytest
 from absl import app, flags
 from tiny_data import ROOT
@@ -167,3 +168,59 @@ def test_a_run_directory_is_a_folder_or_is_made_in_one(tmp_path, monkeypatch):
     pathlib.Path("nowhere").symlink_to("gone")
     with pytest.raises(errors.UserError, match="--workdir: 'nowhere' is not a folder"):
         command_line.check_workdir(pathlib.Path("nowhere/a"))
+
+
+@pytest.fixture
+def configured(monkeypatch, tmp_path):
+    """Runs a method's command line with a method that does nothing: (method, *arguments) -> its config, or the error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("REID_JAX_WEIGHTS", str(tmp_path / "weights"))
+
+    def run(method, *arguments):
+        configs = []
+        start = lambda: command_line.run(method, lambda config, workdir: configs.append(config))
+        status, _, error = commands.call(start, f"{method}.py", *arguments)
+        assert status == (0 if configs else 2), error
+        return configs[0] if configs else error
+
+    return run
+
+
+def test_a_preset_sets_what_is_not_given(configured):
+    config = configured("hct", "--config=hct:market1501", "--config.augment.preset=shapes")
+    assert (config.augment.flip_probability, config.augment.erasing_probability) == (0, 0)
+    config = configured(
+        "hct", "--config=hct:market1501", "--config.augment.preset", "shapes", "--config.augment.flip_probability=0.5"
+    )
+    assert (config.augment.flip_probability, config.augment.erasing_probability) == (0.5, 0)
+    assert configured("hct", "--config=hct:market1501").augment.erasing_probability == 0.5
+    error = configured("hct", "--config=hct:market1501", "--config.augment.presets=rigid")
+    assert "did you mean 'augment.preset'?" in error
+
+
+def test_a_number_of_images_opens_what_is_not_given(configured, tmp_path):
+    arguments = ["--config.data.images_per_identity=3", "--config.train.num_ids=9"]
+    config = configured("hct", "--config=hct:market1501", *arguments)
+    assert (config.cluster.num_steps, config.train.num_ids, config.train.num_instances) == (None, 9, None)
+    assert configured("hct", "--config=hct:folder", *arguments).cluster.num_steps is None
+    assert configured("hct", "--config=hct:market1501", arguments[1]).cluster.num_steps == 13
+    # Stages are BUC's merges, iterations of training elsewhere.
+    assert configured("buc", "--config=buc:market1501", arguments[0]).train.num_iterations is None
+    # Fields in a file of one's own count as given.
+    (tmp_path / "own.py").write_text("from reid_jax.experiments.configs.hct import get_config as get_config\n")
+    assert configured("hct", "--config=own.py:market1501", *arguments).cluster.num_steps == 13
+
+
+def test_a_backbone_that_is_not_the_weights(configured):
+    error = configured(
+        "hct", "--config=hct:market1501", "--config.model.weights=mobilenet_v2", "--config.model.backbone=resnet50"
+    )
+    assert error == (
+        "error: model.backbone must be 'mobilenet_v2', what the weights mobilenet_v2 are of, or not be given, got "
+        "'resnet50'\n"
+    )
+    config = configured("hct", "--config=hct:market1501", "--config.model.weights=mobilenet_v2")
+    assert config.model.backbone == "resnet50"  # what the weights decide is set when the run starts
+    assert configured("hct", "--config=hct:market1501", "--config.model.backbone=resnet18").model.backbone == "resnet18"
+    error = configured("hct", "--config=hct:folder", "--config.model.backbone=resnet18")
+    assert error.startswith("error: model.backbone must be 'mobilenet_v2'")

@@ -230,6 +230,32 @@ def test_errors():
         call(neighbors=repeated)
 
 
+def test_scales_divide_the_squared_distances():
+    x = make_clusters(17, 40)
+    neighbors = rank_all(x)[:, :8]
+    given = k_reciprocal.encodings_from_neighbors(x, neighbors, k1=7, k2=3)
+    halved = k_reciprocal.encodings_from_neighbors(np.sqrt(2) * x, neighbors, k1=7, k2=3, scales=np.full(40, 2.0))
+    np.testing.assert_allclose(halved.toarray(), given.toarray(), atol=1e-6)
+    np.testing.assert_allclose(given.sum(axis=1), 1, atol=1e-6)
+    with pytest.raises(ValueError, match=r"scales must be \[N\] with N = 40, got shape \(39,\)"):
+        k_reciprocal.encodings_from_neighbors(x, neighbors, k1=7, k2=3, scales=np.ones(39))
+    for value in (0, -1, np.inf, np.nan):
+        with pytest.raises(ValueError, match=f"scales must be finite and above 0, got {float(value)} for row 3"):
+            k_reciprocal.encodings_from_neighbors(
+                x, neighbors, k1=7, k2=3, scales=np.where(np.arange(40) == 3, value, 1.0)
+            )
+
+
+def test_distances_between_some_rows_are_those_of_all():
+    x = make_clusters(18, 60)
+    neighbors = rank_all(x)[:, :8]
+    expected = to_dense(k_reciprocal.jaccard_from_neighbors(x, neighbors, k1=7, k2=3))
+    encodings = k_reciprocal.encodings_from_neighbors(x, neighbors, k1=7, k2=3)
+    found = k_reciprocal.distances_between(encodings[5:17], encodings[20:].tocsc())
+    np.testing.assert_array_equal(found, expected[5:17, 20:])
+    assert k_reciprocal.distances_between(encodings[:0], encodings.tocsc()).shape == (0, 60)
+
+
 def test_errors_from_embeddings():
     x = make_clusters(16, 20)
     with pytest.raises(ValueError, match=r"x must"):

@@ -17,7 +17,7 @@ import tiny_runs
 from jax import export
 from PIL import Image
 
-from reid_jax import augment, errors
+from reid_jax import augment, errors, postprocess
 from reid_jax.embeddings import Features
 from reid_jax.inference import exported
 from reid_jax.models.reid import ReidModel
@@ -489,3 +489,73 @@ def test_usual_operations_are_no_strangers(file):
 
     pack(file, program=bytes(program_of(usual, platforms=exported.PLATFORMS)))
     assert exported.read_model(file).info == INFO
+
+
+WITH_CAMERAS = INFO._replace(postprocess="camera_center")
+
+
+def vectors_of_cameras(images, cameras):
+    return vectors(images) + cameras[:, None]
+
+
+@pytest.fixture
+def camera_file(tmp_path):
+    exported.write_model(tmp_path / "tiny.zip", vectors_of_cameras, WITH_CAMERAS)
+    return tmp_path / "tiny.zip"
+
+
+def test_a_function_of_cameras(camera_file):
+    call, info = exported.read_model(camera_file)
+    assert info == WITH_CAMERAS and info.takes_cameras and not INFO.takes_cameras
+    images = noise(3, 24, 12)
+    plain = np.asarray(call(images, np.zeros(3, np.int32)))
+    np.testing.assert_allclose(
+        call(images, np.array([0, -1, 5], np.int32)) - plain, np.tile([[0], [-1], [5]], 16), atol=1e-6
+    )
+    assert "[B] int32, numbered as when the model was made" in contents(camera_file)["README.txt"].decode()
+
+
+@pytest.mark.parametrize("takes_cameras", [True, False])
+def test_a_function_that_takes_other_arguments_than_it_says_is_refused(camera_file, never_run, takes_cameras):
+    program = program_of(vectors)
+    if takes_cameras:
+        program = contents(camera_file)["model.stablehlo"]
+    info = FACTS | {"postprocess": "center" if takes_cameras else "camera_center"}
+    pack(camera_file, info=json.dumps(info), program=bytes(program))
+    message = (
+        "must take images .* uint8 of any size and return" if takes_cameras else r"of any size, cameras \[B\] int32 and"
+    )
+    with pytest.raises(errors.UserError, match=message):
+        exported.read_model(camera_file)
+
+
+@pytest.mark.parametrize("dtype,shape", [(np.float32, "b"), (np.int32, "3"), (np.int32, "b, 1")])
+def test_cameras_are_a_row_of_whole_numbers(camera_file, never_run, dtype, shape):
+    sizes = export.symbolic_shape(f"b, h, w, {shape}")
+    arguments = jax.ShapeDtypeStruct((*sizes[:3], 3), np.uint8), jax.ShapeDtypeStruct(sizes[3:], dtype)
+    function = jax.jit(lambda images, cameras: vectors(images) + cameras.sum().astype(np.float32))
+    pack(camera_file, program=bytes(export.export(function, platforms=("cpu",))(*arguments).serialize()))
+    with pytest.raises(errors.UserError, match=r"must take images .* of any size, cameras \[B\] int32 and return"):
+        exported.read_model(camera_file)
+
+
+def test_post_processing_is_the_last_step(model):
+    images = photographs(9, 24, 12)
+    plain = np.asarray(jax.jit(exported.embedding_function(*model, height=24, width=12))(images))
+    cameras = np.resize([3, 8], 9)
+    for kind in postprocess.KINDS[1:]:
+        fitted = postprocess.fit(kind, [plain], camids=cameras, shrinkage=0.1)
+        function = jax.jit(exported.embedding_function(*model, height=24, width=12, fitted=fitted))
+        arguments = (images, cameras.astype(np.int32)) if exported.takes_cameras(fitted) else (images,)
+        np.testing.assert_allclose(function(*arguments), postprocess.apply(fitted, plain, cameras), atol=2e-4)
+        assert exported.takes_cameras(fitted) == (kind in postprocess.CAMERA_KINDS)
+    assert not exported.takes_cameras(None)
+
+
+def test_a_file_of_before_has_no_post_processing(file):
+    facts = {name: value for name, value in FACTS.items() if name != "postprocess"}
+    pack(file, info=json.dumps(facts))
+    assert exported.read_model(file).info == INFO
+    pack(file, info=json.dumps(FACTS | {"postprocess": 3}))
+    with pytest.raises(errors.UserError, match="postprocess in its model.json must be a str, got 3"):
+        exported.read_model(file)

@@ -9,8 +9,7 @@ from PIL import Image
 
 import reid_jax
 from reid_jax import errors
-from reid_jax.experiments import export
-from reid_jax.inference import model_folder
+from reid_jax.inference import model_folder, networks, writing
 
 pytestmark = pytest.mark.usefixtures("own_backbone")
 
@@ -23,7 +22,7 @@ def workdir(prepared, tmp_path_factory):
 @pytest.fixture(scope="module")
 def folder(workdir, tmp_path_factory):
     path = tmp_path_factory.mktemp("models") / "tiny"
-    export.export_folder(str(workdir), str(path))
+    writing.export_folder(networks.load_network(workdir), None, str(path))
     return path
 
 
@@ -77,6 +76,17 @@ def test_what_are_no_images(folder, images):
         reid_jax.load_model(folder).embed(images)
 
 
+def test_as_many_cameras_as_images(folder):
+    images = np.zeros((2, 24, 12, 3), np.uint8)
+    embeddings = reid_jax.load_model(folder).embed(images, camids=np.array([1, -1]))
+    np.testing.assert_array_equal(
+        embeddings, reid_jax.load_model(folder).embed(images)
+    )  # which nothing depends on here
+    for camids in (np.array([1]), np.array([[1], [2]])):
+        with pytest.raises(errors.UserError, match=r"camids must be \[2\], one for each image, got shape"):
+            reid_jax.load_model(folder).embed(images, camids=camids)
+
+
 def damaged(folder, tmp_path, change):
     copy = tmp_path / "model"
     copy.mkdir()
@@ -94,7 +104,8 @@ def damaged(folder, tmp_path, change):
         (lambda folder: (folder / "model.json").write_text("{"), "is not a JSON file"),
         (lambda folder: (folder / "model.json").write_text("{}"), "lacks 'height'"),
         (lambda folder: _edit(folder, format=2), "must be of format 1"),
-        (lambda folder: _edit(folder, height=-1), "data.height must be at least 1, got -1"),
+        (lambda folder: _edit(folder, height=-1), "data.height must be at least 0, got -1"),
+        (lambda folder: _edit(folder, height=0), r"must return a feature map \[1, h, w, C\]"),
         (lambda folder: _edit(folder, network={"backbone": "resnet18", "width": 4}), "is of another network"),
         (lambda folder: _edit(folder, network={"backbone": "os:getcwd"}), "is no Flax module class"),
     ],
@@ -113,10 +124,10 @@ def test_a_folder_of_something_else_is_not_replaced(workdir, folder, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(b"")
     with pytest.raises(errors.UserError, match="must be a new folder or one of an earlier model"):
-        export.export_folder(str(workdir), str(tmp_path / "photos"))
+        writing.export_folder(networks.load_network(workdir), None, str(tmp_path / "photos"))
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["a.jpg"]
     before = (folder / "weights.safetensors").read_bytes()
-    export.export_folder(str(workdir), str(folder))  # an earlier model is
+    writing.export_folder(networks.load_network(workdir), None, str(folder))  # an earlier model is
     assert (folder / "weights.safetensors").read_bytes() == before and model_folder.is_model_folder(folder)
 
 

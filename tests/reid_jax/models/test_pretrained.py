@@ -9,7 +9,7 @@ from flax import linen as nn
 from tiny_data import DATA
 
 from reid_jax import errors
-from reid_jax.models import pretrained, resnet
+from reid_jax.models import pretrained, resnet, vit
 from reid_jax.models.reid import ReidModel
 
 IMAGES = jnp.zeros((2, 32, 32, 3))
@@ -39,7 +39,7 @@ def variables():
 def state(variables):
     """A torch state that fits, of random values."""
     rng = np.random.default_rng(0)
-    shapes = {name: array.shape for name, array in pretrained.to_state(variables).items()}
+    shapes = {name: array.shape for name, array in pretrained.to_state(variables, small_resnet()).items()}
     return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
 
 
@@ -57,21 +57,21 @@ def test_names_are_torchvisions(state):
 
 
 def test_values_are_where_they_belong(state, variables):
-    backbone = pretrained.to_variables(state, variables)["params"]["backbone"]
+    backbone = pretrained.to_variables(state, variables, small_resnet())["params"]["backbone"]
     kernel, weight = backbone["conv1"]["kernel"], state["conv1.weight"]
     assert kernel.shape == (7, 7, 3, 4) and kernel[1, 2, 0, 3] == weight[3, 0, 1, 2]
     np.testing.assert_array_equal(backbone["layer2_0"]["downsample_bn"]["scale"], state["layer2.0.downsample.1.weight"])
 
 
 def test_round_trip(state, variables):
-    again = pretrained.to_state(pretrained.to_variables(state, variables))
+    again = pretrained.to_state(pretrained.to_variables(state, variables, small_resnet()), small_resnet())
     assert again.keys() == state.keys()
     for name in state:
         np.testing.assert_array_equal(again[name], state[name])
 
 
 def test_leaves_outside_the_backbone_stay(state, variables):
-    loaded = pretrained.to_variables(state, variables)
+    loaded = pretrained.to_variables(state, variables, small_resnet())
     assert loaded["params"]["gem_p"] == variables["params"]["gem_p"]
     assert_trees_equal(loaded["params"]["neck"], variables["params"]["neck"])
     assert jax.tree.structure(loaded) == jax.tree.structure(variables)
@@ -79,14 +79,16 @@ def test_leaves_outside_the_backbone_stay(state, variables):
 
 def test_a_bare_resnet_from_shapes(state, variables):
     shapes = jax.eval_shape(functools.partial(small_resnet().init, train=False), jax.random.key(0), IMAGES)
-    loaded = pretrained.to_variables(state, shapes)
-    assert_trees_equal(loaded["params"], pretrained.to_variables(state, variables)["params"]["backbone"])
+    loaded = pretrained.to_variables(state, shapes, small_resnet())
+    assert_trees_equal(
+        loaded["params"], pretrained.to_variables(state, variables, small_resnet())["params"]["backbone"]
+    )
 
 
 def test_classifier_and_counters_are_dropped_and_halves_widened(state, variables):
     extra = {"fc.weight": np.zeros((10, 8)), "fc.bias": np.zeros(10), "bn1.num_batches_tracked": np.array(3)}
     halves = {name: array.astype(np.float16) for name, array in state.items()}
-    loaded = pretrained.to_variables(halves | extra, variables)
+    loaded = pretrained.to_variables(halves | extra, variables, small_resnet())
     assert {leaf.dtype for leaf in jax.tree.leaves(loaded)} == {jnp.dtype(jnp.float32)}
 
 
@@ -97,7 +99,7 @@ def test_misfits_are_listed_by_name(state, variables):
     wrong["layer2.0.conv1.weight"] = np.zeros((8, 4, 1, 1), np.float32)
     wrong["bn1.weight"] = np.arange(4)
     with pytest.raises(errors.UserError) as error:
-        pretrained.to_variables(wrong, variables)
+        pretrained.to_variables(wrong, variables, small_resnet())
     for part in (
         "1 missing (layer1.0.bn1.bias)",
         "1 unexpected (layer3.0.conv1.weight)",
@@ -109,12 +111,42 @@ def test_misfits_are_listed_by_name(state, variables):
 
 def test_long_lists_are_cut(variables):
     with pytest.raises(errors.UserError, match=r"30 missing \((\S+, ){4}\.\.\.\)"):
-        pretrained.to_variables({"other": np.zeros(1)}, variables)
+        pretrained.to_variables({"other": np.zeros(1)}, variables, small_resnet())
 
 
 def test_another_width_is_told(state):
     with pytest.raises(errors.UserError, match=r"\(their width is 4, the model's 6\)"):
-        pretrained.to_variables(state, variables_of(small_resnet(width=6)))
+        pretrained.to_variables(state, variables_of(small_resnet(width=6)), small_resnet(width=6))
+
+
+def state_of(backbone, height, width):
+    sample = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+    shapes = jax.eval_shape(functools.partial(backbone.init, train=False), jax.random.key(0), sample)
+    return pretrained.to_state(jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes), backbone)
+
+
+def test_a_state_is_checked_against_an_architecture():
+    # With what published files have besides.
+    published = state_of(resnet.resnet18(), 64, 32) | {"fc.weight": np.zeros((1000, 512)), "fc.bias": np.zeros(1000)}
+    pretrained.check_state(published, "resnet18")
+    with pytest.raises(errors.UserError, match=r"^not the weights of resnet34: .*missing \(layer1\.2"):
+        pretrained.check_state(published, "resnet34")
+    with pytest.raises(errors.UserError, match="^architecture must be one of resnet18, .*, got 'resnet101'"):
+        pretrained.check_state(published, "resnet101")
+
+
+def test_a_transformers_state_may_be_of_another_image_size():
+    pretrained.check_state(state_of(vit.vit_s16(), 256, 256), "vit_s16")
+
+
+def test_files_of_this_project_are_told_from_torchs(tmp_path, state, variables):
+    pretrained.save_variables(tmp_path / "own.npz", variables)
+    np.savez(tmp_path / "torch.npz", **state)
+    (tmp_path / "damaged.npz").write_bytes(b"half a file")
+    (tmp_path / "w.pth").write_bytes(b"")
+    found = {path.name: pretrained.is_own_file(path) for path in tmp_path.iterdir()}
+    # Reading the damaged one says what is wrong with it.
+    assert found == {"own.npz": True, "torch.npz": False, "damaged.npz": True, "w.pth": False}
 
 
 def write_npz(path, arrays):

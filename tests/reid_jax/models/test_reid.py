@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from reid_jax import errors
-from reid_jax.models import pooling
+from reid_jax import augment, errors
+from reid_jax.models import pooling, reid
 from reid_jax.models.reid import ReidModel
 
 IMAGES = np.random.default_rng(0).normal(size=(4, 8, 4, 3)).astype(np.float32)
@@ -35,6 +35,17 @@ class TupleBackbone(nn.Module):
     @nn.compact
     def __call__(self, images, *, train):
         return images, images
+
+
+class TokenBackbone(nn.Module):
+    """A backbone with an embedding of its own beside its map."""
+
+    dtype: type = jnp.float32
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        images = jnp.asarray(images, self.dtype)
+        return images, nn.Dense(6, dtype=self.dtype)(images.mean((1, 2)))
 
 
 def init(model):
@@ -88,6 +99,35 @@ def test_embeddings_are_float32_for_a_bfloat16_backbone():
     assert features.embeddings.dtype == features.stripes.dtype == jnp.float32
 
 
+def test_a_token_is_the_embedding_where_it_is_asked_for():
+    backbone = TokenBackbone(dtype=jnp.bfloat16)
+    model = ReidModel(backbone=backbone, pooling="token", num_stripes=2)
+    variables = init(model)
+    features = model.apply(variables, IMAGES, train=False)
+    _, token = backbone.apply({"params": variables["params"]["backbone"]}, IMAGES, train=False)
+    assert features.embeddings.dtype == jnp.float32 and features.stripes.shape == (4, 2, 3)
+    np.testing.assert_array_equal(features.embeddings, token.astype(jnp.float32))
+    average = model.clone(pooling="avg").apply(variables, IMAGES, train=False).embeddings
+    np.testing.assert_allclose(average, IMAGES.mean((1, 2)), atol=0.02)
+
+
+def test_a_backbone_without_a_token_is_told():
+    with pytest.raises(errors.UserError, match="pooling must be 'avg' or 'gem' .* as PatchBackbone, got 'token'"):
+        init(ReidModel(backbone=PatchBackbone(), pooling="token"))
+
+
+@pytest.mark.parametrize("normalization", ["half", "clip"])
+def test_the_backbone_sees_pixels_as_it_was_trained_with(normalization):
+    pixels = np.random.default_rng(1).integers(0, 256, (4, 8, 4, 3), np.uint8)
+    mean, std = reid.NORMALIZATIONS[normalization]
+    model = ReidModel(backbone=TokenBackbone(), normalization=normalization)
+    given = augment.normalize(pixels)
+    found = model.apply(init(model), given, train=False).embeddings
+    np.testing.assert_allclose(found, ((pixels / 255 - mean) / std).mean((1, 2)), atol=1e-5)
+    plain = ReidModel(backbone=TokenBackbone())
+    np.testing.assert_allclose(plain.apply(init(plain), given, train=False).embeddings, given.mean((1, 2)), atol=1e-6)
+
+
 @pytest.mark.parametrize("backbone, got", [(FlatBackbone(), r"shape \(1, 3\)"), (TupleBackbone(), "tuple")])
 def test_a_backbone_without_a_feature_map_is_told(backbone, got):
     message = rf"{type(backbone).__name__} must return a feature map \[1, h, w, C\].*{got}"
@@ -109,7 +149,8 @@ def test_stripes_must_divide_the_map():
 
 
 @pytest.mark.parametrize(
-    "fields", [{"pooling": "max"}, {"neck": "batch"}, {"num_stripes": -1}, {"backbone": "resnet18"}]
+    "fields",
+    [{"pooling": "max"}, {"normalization": "none"}, {"neck": "batch"}, {"num_stripes": -1}, {"backbone": "resnet18"}],
 )
 def test_fields_are_checked(fields):
     (name,) = fields

@@ -1,8 +1,12 @@
-"""Against torchvision: the golden outputs are made by tests/data/make_resnet_golden.py."""
+"""Against torchvision: the golden outputs are made by make_resnet_golden.py in tests/support/data.
+
+Those with instance norms are torchreid's, made by make_convnet_golden.py.
+"""
 
 import functools
 import importlib.util
 
+import convnet_golden
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,8 +40,9 @@ def random_weights(model):
     """The golden script's random weights, by name. (Compiling the model's own initialisation takes seconds.)"""
     shapes = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), IMAGES)
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
-    state = {name: golden_script.random_array(name, array.shape) for name, array in pretrained.to_state(zeros).items()}
-    return pretrained.to_variables(state, shapes)
+    state = pretrained.to_state(zeros, model)
+    drawn = {name: golden_script.random_array(name, array.shape) for name, array in state.items()}
+    return pretrained.to_variables(drawn, shapes, model)
 
 
 def assert_close(ours, golden):
@@ -63,10 +68,47 @@ def test_training_equals_torchvision(golden, architecture):
     feature_map, updated = apply(torch_weights(architecture), IMAGES)
     step = golden_script.CHANNEL_STEP[architecture]
     assert_close(feature_map[..., ::step], golden[f"{architecture}/train/1"])
-    state = pretrained.to_state(torch_weights(architecture) | updated)
+    state = pretrained.to_state(torch_weights(architecture) | updated, model)
     for statistic in ("running_mean", "running_var"):
         values = np.concatenate([state[name] for name in sorted(state) if name.endswith(statistic)])
         assert_close(values[:: golden_script.STATISTICS_STEP], golden[f"{architecture}/{statistic}"])
+
+
+@functools.cache
+def ibn_weights():
+    return convnet_golden.random_variables(resnet.resnet50_ibn_a())
+
+
+@pytest.mark.parametrize("last_stride", [1, 2])
+def test_evaluation_with_instance_norms_equals_torchreid(last_stride):
+    model = resnet.resnet50_ibn_a(last_stride=last_stride)
+    feature_map = jax.jit(functools.partial(model.apply, train=False))(ibn_weights(), IMAGES)
+    step = convnet_golden.CHANNEL_STEP
+    convnet_golden.assert_close(feature_map[..., ::step], convnet_golden.load("resnet50_ibn_a")[f"eval/{last_stride}"])
+
+
+def test_training_with_instance_norms_equals_torchreid():
+    model, golden = resnet.resnet50_ibn_a(last_stride=1), convnet_golden.load("resnet50_ibn_a")
+    apply = jax.jit(functools.partial(model.apply, train=True, mutable=["batch_stats"]))
+    feature_map, updated = apply(ibn_weights(), IMAGES)
+    convnet_golden.assert_close(feature_map[..., :: convnet_golden.CHANNEL_STEP], golden["train"])
+    convnet_golden.assert_statistics_close({**ibn_weights(), **updated}, model, golden)
+
+
+def test_names_of_instance_norms_are_torchreids():
+    model = resnet.resnet50_ibn_a()
+    shapes = convnet_golden.load("resnet50_ibn_a")["shapes"]
+    assert {"layer3.5.bn1.IN.bias", "layer3.5.bn1.BN.running_var", "layer4.0.bn1.running_var"} <= set(shapes)
+    canonical = model.canonical_state({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, {})
+    ours = pretrained.to_state(ibn_weights(), model)
+    assert {name: array.shape for name, array in canonical.items()} == {name: a.shape for name, a in ours.items()}
+
+
+def test_heads_and_counters_are_dropped_from_a_state_and_unknown_names_are_not():
+    state = {
+        name: np.zeros(1) for name in ("fc.weight", "classifier.bias", "bn1.num_batches_tracked", "conv1.weight", "x")
+    }
+    assert set(resnet.resnet18().canonical_state(state, {})) == {"conv1.weight", "x"}
 
 
 def test_resnet34_has_torchvisions_size():
@@ -141,6 +183,7 @@ def test_bfloat16_is_finite_and_near_float32(small):
         {"width": 0},
         {"last_stride": 3},
         {"bn_group_size": -1},
+        {"ibn": "b"},
     ],
 )
 def test_fields_are_checked(fields):
@@ -167,7 +210,7 @@ def test_frozen_stages_learn_nothing_and_keep_their_statistics():
         return jnp.sum(map_**2), updated["batch_stats"]
 
     gradients, statistics = jax.grad(total, has_aux=True)(variables["params"])
-    frozen = resnet.frozen_prefixes(2)
+    frozen = model.frozen_prefixes()
     for name in variables["params"]:
         is_frozen = f"{name}/".startswith(frozen)
         assert is_frozen == (name in ("conv1", "bn1", "layer1_0", "layer1_1", "layer2_0", "layer2_1"))
@@ -175,7 +218,7 @@ def test_frozen_stages_learn_nothing_and_keep_their_statistics():
         if name in statistics:
             same = jax.tree.map(lambda a, b: bool((a == b).all()), statistics[name], variables["batch_stats"][name])
             assert all(jax.tree.leaves(same)) == is_frozen, name
-    assert resnet.frozen_prefixes(0) == ()
+    assert model.clone(frozen_stages=0).frozen_prefixes() == ()
 
 
 def test_stem_and_frozen_stages_are_checked():

@@ -174,6 +174,50 @@ def test_a_row_that_is_not_finite_is_named(value, metric):
         gallery_search.search_gallery(wrong, GALLERY, k=2, metric=metric)
 
 
+RERANK = distances.Reranking(k1=6, k2=3, original_weight=0.4)
+
+
+@pytest.mark.parametrize("k, block_size", [(5, 256), (5, 3), (120, 2)])
+def test_reranked_is_a_full_sort_of_the_reranked_distances(k, block_size):
+    blocks = distances.reranked_distances(QUERY, GALLERY, **RERANK._asdict(), metric="euclidean", block_size=block_size)
+    full, done = np.concatenate([block for _, block in blocks]), []
+    order = np.argsort(full, axis=1, kind="stable")[:, :k]
+    found = gallery_search.search_reranked(
+        QUERY, GALLERY, k=k, rerank=RERANK, metric="euclidean", block_size=block_size, progress=done.append
+    )
+    most = min(k, 103)
+    np.testing.assert_array_equal(found.indices[:, :most], order)
+    np.testing.assert_array_equal(found.distances[:, :most], np.take_along_axis(full, order, axis=1))
+    assert (found.indices[:, most:] == -1).all() and np.isposinf(found.distances[:, most:]).all()
+    assert done == sorted({min(stop, 7) for stop in range(block_size, 7 + block_size, block_size)})
+
+
+def test_search_reranks_where_it_is_asked_to():
+    by_cosine, reranked = (gallery_search.search(QUERY, GALLERY, top=4, rerank=rerank) for rerank in (None, RERANK))
+    expected = gallery_search.search_reranked(QUERY, GALLERY, k=4, rerank=RERANK)
+    jax.tree.map(np.testing.assert_array_equal, reranked, expected)
+    assert (reranked.indices != by_cosine.indices).any()
+    # All weight on the original distance: the same order.
+    original = gallery_search.search(QUERY, GALLERY, top=4, rerank=RERANK._replace(original_weight=1.0))
+    np.testing.assert_array_equal(original.indices, by_cosine.indices)
+
+
+def test_of_equal_reranked_distances_the_lower_index_is_first():
+    same = np.repeat(np.eye(4, dtype=np.float32), 3, axis=0)
+    found = gallery_search.search_reranked(same[:1], same, k=12, rerank=distances.Reranking(2, 1, 0.5))
+    tied = found.distances[0, 1:] == found.distances[0, :-1]
+    assert tied.sum() > 5 and (np.diff(found.indices[0])[tied] > 0).all()
+
+
+def test_errors_of_reranking():
+    with pytest.raises(ValueError, match="k must be at least 1"):
+        gallery_search.search_reranked(QUERY, GALLERY, k=0, rerank=RERANK)
+    with pytest.raises(ValueError, match="gallery must have at least 1 row"):
+        gallery_search.search_reranked(QUERY, GALLERY[:0], k=1, rerank=RERANK)
+    with pytest.raises(ValueError, match="k1 must be in 1..9"):
+        gallery_search.search(QUERY, GALLERY[:3], rerank=distances.Reranking())
+
+
 def test_errors():
     with pytest.raises(ValueError, match=r"query must"):
         gallery_search.search_gallery(QUERY[0], GALLERY, k=1)

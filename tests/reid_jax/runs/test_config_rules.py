@@ -5,7 +5,7 @@ import pytest
 
 from reid_jax import errors
 from reid_jax.experiments.configs import buc, cluster_dynamics, combine, dbscan, hct, pul, softened, supervised
-from reid_jax.runs import base_config, config_rules
+from reid_jax.runs import base_config, config_rules, settings
 
 METHODS = (hct, supervised, buc, softened, pul, cluster_dynamics, dbscan, combine)
 # Names, files and switches; a backbone is checked where it is built.
@@ -19,7 +19,7 @@ FREE = {
         "memory.reset",
         "augment.sized_crop",
     ),
-    *("source.dataset", "source.dir", "dynamics.guarded", "dynamics.split", "memory.refresh"),
+    *("evaluation.baselines", "source.dataset", "source.dir", "dynamics.guarded", "dynamics.split", "memory.refresh"),
 }
 
 
@@ -28,7 +28,10 @@ def test_every_methods_config_keeps_the_rules_and_every_rule_has_a_field():
     for dataset in base_config.DATASETS:
         for method in METHODS:
             config = method.get_config(dataset)
-            config_rules.check_config(config)
+            config_rules.check_config(config, may_be_open=settings.ALL_OPEN)
+            if dataset not in base_config.OWN_DATASETS:  # nothing is open that a run would have to find out
+                config_rules.check_config(config)
+                assert config.data.height and config.data.width
             fields |= config_rules.flat_fields(config.to_dict()).keys()
     assert config_rules._RULES.keys() == fields - FREE
 
@@ -41,7 +44,10 @@ def test_every_methods_config_keeps_the_rules_and_every_rule_has_a_field():
         (hct, "train.momentum", 1.0, "train.momentum must be at least 0 and less than 1, got 1.0"),
         (hct, "train.weight_decay", math.inf, "train.weight_decay must be a finite number, got inf"),
         (hct, "train.optimizer", "sdg", "train.optimizer must be one of sgd, adam, got 'sdg'"),
-        (hct, "data.height", 0, "data.height must be at least 1, got 0"),
+        (hct, "data.height", -1, "data.height must be at least 0, got -1"),
+        (hct, "data.images_per_identity", 1.0, "data.images_per_identity must be 0 or greater than 1, got 1.0"),
+        (hct, "augment.preset", "persons", "augment.preset must be one of person, rigid, shapes, got 'persons'"),
+        (hct, "model.normalization", "none", "model.normalization must be one of imagenet, half, clip, got 'none'"),
         (hct, "data.num_workers", -2, "data.num_workers must be at least -1, got -2"),
         (hct, "augment.flip_probability", 1.5, "augment.flip_probability must be in 0..1, got 1.5"),
         (hct, "augment.padding", -1, "augment.padding must be at least 0, got -1"),
@@ -67,7 +73,7 @@ def test_every_methods_config_keeps_the_rules_and_every_rule_has_a_field():
             "train.num_frames must be 1 where samples are images (data.tracklets = false), got 4",
         ),
         (softened, "dissimilarity.num_reliable", 0, "dissimilarity.num_reliable must be at least 1, got 0"),
-        (buc, "model.pooling", "max", "model.pooling must be one of avg, gem, got 'max'"),
+        (buc, "model.pooling", "max", "model.pooling must be one of auto, avg, gem, token, got 'max'"),
         (softened, "loss.own_weight", 1.1, "loss.own_weight must be in 0..1, got 1.1"),
         (softened, "dissimilarity.num_parts", 0, "dissimilarity.num_parts must be at least 1, got 0"),
         (supervised, "train.loss", "triplets", "train.loss must be one of triplet, classifier, got 'triplets'"),
@@ -105,6 +111,17 @@ def test_values_at_the_rules_ends_are_taken(method, values):
     config = method.get_config("synthetic")
     config.update_from_flattened_dict(values)
     config_rules.check_config(config)
+
+
+def test_fields_of_own_crops_may_be_open_until_they_are_fitted():
+    config = hct.get_config("folder")
+    config_rules.check_config(config, may_be_open=settings.ALL_OPEN)
+    with pytest.raises(errors.UserError, match="cluster.num_steps must be at least 1, got None"):
+        config_rules.check_config(config)
+    with config.ignore_type():
+        config.train.num_epochs = None  # nothing follows from the images for it
+    with pytest.raises(errors.UserError, match="train.num_epochs must be at least 1, got None"):
+        config_rules.check_config(config, may_be_open=settings.ALL_OPEN)
 
 
 @pytest.mark.parametrize("value", [None, "3", (1,)])

@@ -1,6 +1,6 @@
 """Makes the golden files of the ResNet and torch-file tests with torch and torchvision, which the tests do not need.
 
-  python tests/data/make_resnet_golden.py
+  python tests/support/data/make_resnet_golden.py
 
 Weights are not stored: torch here and the tests draw them by name from the same numpy generators. torch computes in
 float64, so that a difference is the tested side's own.
