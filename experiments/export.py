@@ -2,7 +2,7 @@
 
     python experiments/export.py --model=runs/shop --output=shop.zip
     python experiments/export.py --model=runs/shop --output=shop.onnx        # needs the extra [onnx]
-    python experiments/export.py --model=runs/shop --output=models/shop      # model.json and weights.safetensors
+    python experiments/export.py --model=runs/shop --output=shop_model      # model.json and weights.safetensors
     python experiments/export.py --model=mobilenet_v2 --postprocess=pca_whiten --fit_source=crops --output=crops.zip
 
 The .zip holds StableHLO that jax.export.deserialize loads, with the weights and all that is done to an image: it takes

@@ -115,7 +115,7 @@ def fit(
         raise ValueError(f"dim must be at most {len(mean)}, the embeddings' own, got {dim}")
     cameras = sorted(camera for camera in sums if camera > identities.UNKNOWN)
     if kind in CAMERA_KINDS and not cameras:
-        raise ValueError(f"kind must be one without cameras where none is known, got {kind!r}")
+        raise ValueError(f"kind must be center or pca_whiten where no camera is known, got {kind!r}")
     if cameras and cameras[-1] > _MOST_CAMERA:
         raise ValueError(f"camids must be at most {_MOST_CAMERA}, int32, got {cameras[-1]}")
     if not _spread(sums) > _LEAST_SPREAD:

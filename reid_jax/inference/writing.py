@@ -50,7 +50,7 @@ def export_model(network: Network, fitted: Postprocess | None, output: str, *, n
         width=width,
         dim=jax.eval_shape(function, *arguments).shape[1],
         dtype=network.config.model.dtype,
-        description=f"{network.config.model.backbone} of {name}: {network.about}",
+        description=f"{name}: {network.about}" if network.method else network.about,
         postprocess="none" if fitted is None else fitted.kind,
     )
     embed_step = features.make_embed_step(network.module, sharding.make_mesh(1))

@@ -42,7 +42,7 @@ def test_what_it_says_of_itself(file):
     info = exported.read_model(file).info
     assert (info.dim, info.dtype, info.postprocess) == (16, "float32", "none")
     learned = "tiny by hct, no labels of people used in training; from random weights: no labels of people"
-    assert info.description == f"own_backbone:Backbone of tiny: {learned}"
+    assert info.description == f"tiny: {learned}"
 
 
 def test_a_file_that_computes_something_else_is_not_kept(workdir, tmp_path, monkeypatch):

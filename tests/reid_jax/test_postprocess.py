@@ -182,8 +182,8 @@ ONE, TWO = np.eye(3)[:1], np.eye(3)[:2]
         ("center", ONE, {}, "embeddings must differ from each other, these 1 do not"),
         ("pca_whiten", np.ones((9, 3)), {}, "embeddings must differ from each other, these 9 do not"),
         ("camera_center", TWO, {"camids": np.array([1, 2])}, "must differ from each other within a camera, these 2"),
-        ("camera_center", TWO, {}, "kind must be one without cameras where none is known, got 'camera_center'"),
-        ("camera_whiten", TWO, {"camids": np.array([-1, -1])}, "where none is known, got 'camera_whiten'"),
+        ("camera_center", TWO, {}, "kind must be center or pca_whiten where no camera is known, got 'camera_center'"),
+        ("camera_whiten", TWO, {"camids": np.array([-1, -1])}, "where no camera is known, got 'camera_whiten'"),
         ("camera_center", TWO, {"camids": np.array([1])}, r"camids must be \[N\], one for each embedding, got 1"),
         ("camera_center", TWO, {"camids": np.array([1, 1, 2])}, "one for each of the 2 embeddings, got 3"),
         (

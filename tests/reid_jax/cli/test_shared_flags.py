@@ -96,7 +96,9 @@ def test_a_smaller_dim(images):
 
 
 def test_what_cannot_be_fitted_is_told_by_the_flag(images):
-    with pytest.raises(errors.UserError, match="^--postprocess: kind must be one without cameras where none is known"):
+    with pytest.raises(
+        errors.UserError, match="^--postprocess: kind must be center or pca_whiten where no camera is known"
+    ):
         shared_flags.fit_postprocess(options("camera_whiten"), images, model())
     same = made(np.ones((60, 5)))
     with pytest.raises(errors.UserError, match="^--postprocess: embeddings must differ from each other"):
