@@ -1,31 +1,34 @@
 """How right group.py's groups are, over the options of the Jaccard distance, and whether those who are alone stay alone.
 
-  python benchmarks/grouping.py gallery.npz [more.npz ...]
+  python benchmarks/grouping.py [--whiten] gallery.npz [more.npz ...]
 
 Each file is one of embed.py's of a data set whose identities are known. F is BCubed's of all images of known people. Then
 all but one image of every second person are taken away: `alone` is how many of these last images are in a group of one.
 Then come folders of few images, with k1 = 20 and with the k1 that group.py chooses, and merging to the true number of
-people, by the distances of group.py and by the cosine.
+people, by the distances of group.py and by the cosine. With --whiten embeddings are whitened first, as group.py does those
+of published weights.
 """
 
 import sys
 
 import numpy as np
 
-from reid_jax import cluster_quality, density_clusters, distances, linkage
+from reid_jax import cluster_quality, density_clusters, distances, linkage, postprocess
 from reid_jax.retrieval import embedding_files, groups
 
 _MIN_SAMPLES, _K1 = 2, 20
-_FOLDERS = [(12, 2), (12, 4), (12, 8), (12, 24), (40, 6)]  # people, images of each
+_FOLDERS = [(12, 2), (40, 2), (200, 2), (12, 4), (12, 8), (12, 24), (40, 6)]  # people, images of each
 _OPTIONS = [(6, 0.5), (6, 0.6), (3, 0.5), (3, 0.6), (2, 0.5), (2, 0.6), (1, 0.5), (1, 0.6)]
 
 
 def main() -> None:
     """Prints a Markdown table for each file."""
-    for file in sys.argv[1:]:
+    whitens = "--whiten" in sys.argv
+    for file in (argument for argument in sys.argv[1:] if argument != "--whiten"):
         opened = embedding_files.open_embeddings(file)
         known = opened.pids > 0
-        embeddings, pids = embedding_files.read_embeddings(opened)[known], opened.pids[known]
+        raw, pids = embedding_files.read_embeddings(opened)[known], opened.pids[known]
+        embeddings = prepared(raw, whitens)
         kept = without_half(pids)
         is_last = ~np.isin(pids, np.unique(pids)[::2])[kept]
         print(f"\n{file}: {len(pids):,} images of {len(np.unique(pids))} people\n")
@@ -36,15 +39,20 @@ def main() -> None:
             thinned = grouped(embeddings[kept], k2, eps)
             alone = (np.bincount(thinned)[thinned] == 1)[is_last]
             print(f"| {k2} | {eps} | {labels.max() + 1} | {scores} | {alone.sum()} of {len(alone)} |", flush=True)
-        print("\n| people x images | F, k1 = 20 | k1 of group.py | F |\n|---|---|---|---|")
+        print(
+            "\n| people x images | F, k1 = 20 | k1 of group.py | F, eps = 0.5 | F, eps = 0.6 |\n|---|---|---|---|---|"
+        )
         for people, images in _FOLDERS:
+            if np.sort(np.bincount(pids))[-people:].min() < images:
+                continue
             chosen = some_images(pids, people, images)
-            k1 = groups.choose_k1(embeddings[chosen])
+            few = prepared(raw[chosen], whitens)
+            k1 = groups.choose_k1(few)
             scores = [
-                f_of(groups.find_groups(embeddings[chosen], eps=0.6, min_samples=2, k1=k), pids[chosen])
-                for k in (20, k1)
+                f_of(groups.find_groups(few, eps=eps, min_samples=2, k1=k), pids[chosen])
+                for k, eps in ((20, 0.6), (k1, 0.5), (k1, 0.6))
             ]
-            print(f"| {people} x {images} | {scores[0]:.1f} | {k1} | {scores[1]:.1f} |", flush=True)
+            print(f"| {people} x {images} | {scores[0]:.1f} | {k1} | {scores[1]:.1f} | {scores[2]:.1f} |", flush=True)
         num_people = len(np.unique(pids))
         merged = groups.merge_to(embeddings, num_people, k1=_K1)
         cosine = np.array(distances.pairwise_distances(embeddings, metric="cosine"))
@@ -52,6 +60,11 @@ def main() -> None:
         print(
             f"\nmerged to {num_people}: F {f_of(merged, pids):.1f}, by the cosine {f_of(np.asarray(by_cosine), pids):.1f}"
         )
+
+
+def prepared(embeddings: np.ndarray, whitens: bool) -> np.ndarray:
+    """Embeddings as group.py groups them: L2-normalised, and whitened by themselves where asked for."""
+    return postprocess.apply(postprocess.fit("pca_whiten", embeddings) if whitens else None, embeddings)
 
 
 def f_of(groups: np.ndarray, pids: np.ndarray) -> float:

@@ -122,7 +122,11 @@ def define_flags() -> None:
     flags.DEFINE_bool("copies", True, "Copy every image into its group's sub-folder.")
     program.group("Groups")
     flags.DEFINE_float(
-        "eps", 0.6, "How far apart neighbours in a group may be; greater: fewer, larger groups.", 0.01, 0.99
+        "eps",
+        None,
+        "How far apart neighbours in a group may be; greater: fewer, larger groups; 0.6, or 0.5 for k1 up to 4, if not given.",
+        0.01,
+        0.99,
     )
     flags.DEFINE_integer(
         "min_samples", 2, "Neighbours within eps, itself included, that make an image a group's core.", 1

@@ -81,7 +81,7 @@ class _Sums(NamedTuple):
 
 def fit(
     kind: str,
-    blocks: Iterable[np.ndarray],
+    blocks: np.ndarray | Iterable[np.ndarray],
     *,
     camids: np.ndarray | None = None,
     dim: int = 0,
@@ -93,7 +93,7 @@ def fit(
 
     Args:
         kind: one of `KINDS` but "none".
-        blocks: embeddings [B, D] float, block after block, N in all; they are L2-normalised here.
+        blocks: embeddings [N, D] float, as one array or as arrays [B, D] one after the other; L2-normalised here.
         camids: [N] int, negative where not known; needed by `CAMERA_KINDS`.
         dim: D' of whitening, the directions of most variance, up to D; 0: all D.
         shrinkage: of whitening, added to every direction's variance as a part of the greatest, 0 or more.
@@ -106,6 +106,7 @@ def fit(
         raise ValueError(f"kind must be one of {', '.join(KINDS[1:])}, got {kind!r}")
     if dim < 0 or not shrinkage >= 0:
         raise ValueError(f"dim and shrinkage must be at least 0, got {dim} and {shrinkage}")
+    blocks = [blocks] if hasattr(blocks, "shape") else blocks
     sums, products = _add_up(blocks, camids if kind in CAMERA_KINDS else None, with_products=kind in _WHITENING)
     count = sum(each.count for each in sums.values())
     if count == 0:

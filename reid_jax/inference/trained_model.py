@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -39,22 +40,26 @@ class TrainedModel:
 
     source: str
     embed_step: features.EmbedStep
-    variables: dict[str, Any]
+    variables: dict[str, Any] = dataclasses.field(repr=False)
     mesh: Mesh
     height: int
     width: int
     digest: str
     about: str = ""
-    fitted: Postprocess | None = None
+    fitted: Postprocess | None = dataclasses.field(default=None, repr=False)
     takes_cameras: bool = False
 
     def embed(
-        self, images: np.ndarray, *, camids: np.ndarray | None = None, batch_size: int = _BATCH_SIZE
+        self,
+        images: np.ndarray | Sequence[np.ndarray],
+        *,
+        camids: np.ndarray | None = None,
+        batch_size: int = _BATCH_SIZE,
     ) -> np.ndarray:
         """Embeds images.
 
         Args:
-            images: [N, H, W, 3] uint8 RGB, of any size; resized as in training.
+            images: [N, H, W, 3] uint8 RGB, of any size, or N arrays [h, w, 3], each of its own; resized as in training.
             camids: [N] int, the images' cameras, which count where the post-processing has a mean for each; None, or
                 negative: not known.
             batch_size: images at a time.
@@ -65,21 +70,33 @@ class TrainedModel:
         Raises:
             UserError: images of another shape or dtype, or none, or not as many cameras.
         """
-        images = np.asarray(images)
-        if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or not len(images):
-            raise errors.UserError(
-                f"images must be [N, H, W, 3] uint8 with N >= 1, got shape {images.shape} of {images.dtype}"
-            )
-        if camids is not None and np.shape(camids) != images.shape[:1]:
+        images = self._check_images(images)
+        if camids is not None and np.shape(camids) != (len(images),):
             raise errors.UserError(f"camids must be [{len(images)}], one for each image, got shape {np.shape(camids)}")
         parts = []
         for start in range(0, len(images), _RESIZED_AT_A_TIME):
-            block = resize_images(images[start : start + _RESIZED_AT_A_TIME], self.height, self.width)
+            block = images[start : start + _RESIZED_AT_A_TIME]
+            if isinstance(block, np.ndarray):
+                block = resize_images(block, self.height, self.width)
+            else:
+                block = np.concatenate([resize_images(each[None], self.height, self.width) for each in block])
             source, samples = CachedImages(block), Samples.of_images(len(block))
             if camids is not None:
                 samples = dataclasses.replace(samples, camids=np.asarray(camids)[start : start + len(block)])
             parts.append(self.embed_samples(source, samples, batch_size=batch_size))
         return np.concatenate(parts)
+
+    def _check_images(self, images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray | Sequence[np.ndarray]:
+        """Returns the images, as one array where all have one size."""
+        is_one = hasattr(images, "shape") or len({np.shape(each) for each in images}) <= 1
+        images = np.asarray(images) if is_one else images
+        for each in (images,) if is_one else (np.asarray(image)[None] for image in images):
+            if each.ndim != 4 or each.shape[-1] != 3 or each.dtype != np.uint8 or not len(each):
+                raise errors.UserError(
+                    f"images must be [N, H, W, 3] uint8 with N >= 1, or N arrays [h, w, 3] uint8, got shape {each.shape} "
+                    f"of {each.dtype}"
+                )
+        return images
 
     def embed_samples(
         self, images: ImageSource, samples: Samples, *, batch_size: int = _BATCH_SIZE, description: str = "embedding"

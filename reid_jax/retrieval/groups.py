@@ -8,13 +8,14 @@ from reid_jax.embeddings import l2_normalize
 # The encodings of an image and of the nearest one are averaged. Over six, as in training, an image that is like no other
 # has mostly its neighbours' encodings, and joins them (docs/measured_runs.md, "Groups").
 _K2 = 2
+_FEW_NEIGHBORS = 4  # the least that `choose_k1` chooses
 MIN_IMAGES = 3  # fewer have no neighbours to compare
 
 
 def group(
     embeddings: np.ndarray,
     *,
-    eps: float = 0.6,
+    eps: float | None = None,
     min_samples: int = 2,
     k1: int | None = None,
     num_groups: int | None = None,
@@ -23,7 +24,7 @@ def group(
 
     Args:
         embeddings: [N, D] float, N >= 3; L2-normalised here.
-        eps: how far apart neighbours in a group may be, 0..1; greater: fewer, larger groups.
+        eps: how far apart neighbours in a group may be, 0..1; greater: fewer, larger groups. None: `choose_eps`.
         min_samples: neighbours within eps, itself included, that make an image a group's core.
         k1: nearest images that are looked at, up to twice as many as there are of a person; None: `choose_k1`.
         num_groups: how many people there are, where that is known: the nearest groups are merged until so many are
@@ -45,6 +46,7 @@ def group(
     embeddings = l2_normalize(embeddings)
     k1 = choose_k1(embeddings) if k1 is None else k1
     if num_groups is None:
+        eps = choose_eps(k1) if eps is None else eps
         return find_groups(embeddings, eps=eps, min_samples=min_samples, k1=k1)
     return merge_to(embeddings, num_groups, k1=k1)
 
@@ -58,6 +60,17 @@ def choose_k1(embeddings: np.ndarray) -> int:
         embeddings: [N, D] float.
     """
     return image_count.num_neighbors(image_count.estimate_images_per_identity(embeddings))
+
+
+def choose_eps(k1: int) -> float:
+    """Chooses how far apart neighbours may be: less where there are two or three images of a person.
+
+    Then few neighbours are looked at, and two strangers have one in common sooner (docs/measured_runs.md, "Groups").
+
+    Args:
+        k1: how many nearest images are looked at.
+    """
+    return 0.5 if k1 <= _FEW_NEIGHBORS else 0.6
 
 
 def find_groups(embeddings: np.ndarray, *, eps: float, min_samples: int, k1: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Weights in the user's cache: each is one NAME.safetensors that says itself what it is and where it is from."""
 
 import difflib
+import hashlib
 import json
 import os
 import pathlib
@@ -19,8 +20,8 @@ _SUFFIX = ".safetensors"
 # Endings that say that a file is meant, not a name.
 FILE_SUFFIXES = frozenset((".npz", ".safetensors", ".pth", ".pt", ".bin"))
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-# The one entry of a safetensors header's metadata that is ours, a JSON object of Got's fields.
-_KEY = "reid_jax.weights"
+# The entries of a safetensors header's metadata that are ours: a JSON object of Got's fields, and a digest of the tensors.
+_KEY, _DIGEST = "reid_jax.weights", "reid_jax.sha256"
 
 
 class Got(NamedTuple):
@@ -121,7 +122,7 @@ def read(name: str) -> tuple[dict[str, np.ndarray], Got]:
         (arrays float32 by torch's names in torch's layouts, what they are).
 
     Raises:
-        UserError: they are not there, or as `find`.
+        UserError: they are not there, their tensors are not those that were written, or as `find`.
     """
     got = find(name)
     if got is None:
@@ -130,7 +131,21 @@ def read(name: str) -> tuple[dict[str, np.ndarray], Got]:
         raise errors.UserError(
             f"there are no weights {name!r} in {folder()}{nearest} reid weights list shows those that can be got"
         )
-    return safetensors_numpy.load_file(path_of(name)), got
+    path = path_of(name)
+    arrays = safetensors_numpy.load_file(path)
+    with safetensors.safe_open(path, "numpy") as file:
+        written = (file.metadata() or {}).get(_DIGEST)
+    if written != _digest(arrays):
+        raise errors.UserError(f"{path} is damaged: get or import {name} again, with --overwrite")
+    return arrays, got
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    hashed = hashlib.sha256()
+    for name in sorted(arrays):
+        hashed.update(f"{name} {arrays[name].shape}".encode())
+        hashed.update(np.ascontiguousarray(arrays[name]).data)
+    return hashed.hexdigest()
 
 
 def add(state: Mapping[str, np.ndarray], got: Got) -> pathlib.Path:
@@ -157,7 +172,8 @@ def add(state: Mapping[str, np.ndarray], got: Got) -> pathlib.Path:
     }
     with atomic.atomic_path(path) as temporary:
         # Not save_file, whose files nobody but the user may read: a folder may be shared.
-        temporary.write_bytes(safetensors_numpy.save(arrays, metadata={_KEY: json.dumps(got._asdict())}))
+        metadata = {_KEY: json.dumps(got._asdict()), _DIGEST: _digest(arrays)}
+        temporary.write_bytes(safetensors_numpy.save(arrays, metadata=metadata))
     return path
 
 

@@ -111,12 +111,10 @@ def test_baselines_are_measured_once_per_data_set(whole, prepared, tmp_path, mon
     assert tiny_runs.metrics(off) == tiny_runs.metrics(workdir)[:2]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("combine", "supervised")])
 def test_open_fields_are_chosen_and_few_images_of_each_identity_are_enough(method, prepared, tmp_path, monkeypatch):
     get_config = importlib.import_module(f"reid_jax.experiments.configs.{method}").get_config
-    # Supervised batches are of true identities, of which there are four of six images.
-    guess = 6.0 if method == "supervised" else 2.0
-    more = {"train__num_iterations": 1, "train__num_epochs": 1, "data__images_per_identity": guess}
+    more = {"train__num_iterations": 1, "train__num_epochs": 1, "data__images_per_identity": 2.0}
     more["evaluation__baselines"] = False
     config = tiny_runs.make_config(get_config, prepared, METHODS[method], num_devices=1, **more)
     settings.leave_open(config, given=["train.num_steps"], stages=method == "buc")

@@ -171,7 +171,7 @@ def test_a_plan_has_a_folder_for_every_row_and_seed(tmp_path):
         (
             {"a": {"model.backbone": "resnet34"}},
             {"settings": {"model.weights": "mobilenet_v2"}},
-            "row 'a': model.backbone must be 'mobilenet_v2', what the weights mobilenet_v2 are of",
+            "row 'a': model.backbone must be 'mobilenet_v2', that of mobilenet_v2",
         ),
     ],
 )

@@ -204,3 +204,9 @@ def test_embeddings_of_another_size(rows):
     for run in (postprocess.apply, postprocess.traced):
         with pytest.raises(ValueError, match=r"embeddings must be \[N, 5\], as those of the fit, got shape \(2, 3\)"):
             run(fitted, np.ones((2, 3), np.float32))
+
+
+def test_one_array_is_one_block():
+    rows = np.random.default_rng(0).normal(size=(20, 6))
+    one, blocks = (postprocess.fit("pca_whiten", given) for given in (rows, [rows[:7], rows[7:]]))
+    np.testing.assert_allclose(one.projection, blocks.projection, atol=1e-5)

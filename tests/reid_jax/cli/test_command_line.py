@@ -216,8 +216,7 @@ def test_a_backbone_that_is_not_the_weights(configured):
         "hct", "--config=hct:market1501", "--config.model.weights=mobilenet_v2", "--config.model.backbone=resnet50"
     )
     assert error == (
-        "error: model.backbone must be 'mobilenet_v2', what the weights mobilenet_v2 are of, or not be given, got "
-        "'resnet50'\n"
+        "error: model.backbone must be 'mobilenet_v2', that of mobilenet_v2, or not be given, got 'resnet50'\n"
     )
     config = configured("hct", "--config=hct:market1501", "--config.model.weights=mobilenet_v2")
     assert config.model.backbone == "resnet50"  # what the weights decide is set when the run starts

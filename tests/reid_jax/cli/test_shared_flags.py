@@ -37,7 +37,7 @@ def test_post_processing_has_every_kind(parse):
 def test_some_commands_choose_and_some_list_all(parse):
     args = parse(lambda: shared_flags.define_postprocess("crops", default="auto", also="all"), "--postprocess=all")
     assert args.postprocess == "all" and flags.FLAGS["postprocess"].default == "auto"
-    assert "auto: pca_whiten for published weights" in flags.FLAGS["postprocess"].help
+    assert "auto: pca_whiten where --model names published weights" in flags.FLAGS["postprocess"].help
 
 
 @pytest.mark.parametrize("takes_exported", [True, False])
@@ -80,7 +80,9 @@ def test_auto_whitens_what_was_not_trained_on_these_images(images, rng, tmp_path
     ):
         assert fitted_kind(args, collection, network) is None
     assert fitted_kind(options("center", model=str(tmp_path)), few, None) == "center"
-    assert capsys.readouterr().out.count("\n") == 1
+    few_told, fitted_told = capsys.readouterr().out.splitlines()
+    assert few_told.startswith("no post-processing: whitening is fitted to 50 images or more")
+    assert fitted_told.startswith("post-processing: center")
 
 
 def test_a_smaller_dim(images):

@@ -48,6 +48,19 @@ def test_images_of_another_size_are_resized_as_in_training(folder, rng):
     np.testing.assert_array_equal(model.embed(large), model.embed(np.stack(small)))
 
 
+def test_images_may_each_have_a_size_of_their_own(folder, rng):
+    model, images = reid_jax.load_model(folder), [pictures(rng, 1, *size)[0] for size in ((24, 12), (50, 31), (24, 12))]
+    alone = np.concatenate([model.embed(image[None]) for image in images])
+    np.testing.assert_allclose(model.embed(images), alone, atol=1e-6)
+    np.testing.assert_array_equal(model.embed(images[::2]), model.embed(np.stack(images[::2])))
+    with pytest.raises(errors.UserError, match="images must be"):
+        model.embed([images[0], images[1][..., 0]])
+
+
+def test_it_is_shown_without_its_weights(folder):
+    assert len(repr(reid_jax.load_model(folder))) < 2000
+
+
 def test_it_says_what_it_is(folder):
     record = json.loads((folder / "model.json").read_text())
     assert record["method"] == "hct" and record["trained_on"] == "tiny" and record["dim"] == 16

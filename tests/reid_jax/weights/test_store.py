@@ -46,6 +46,17 @@ def _umask():
     return mask
 
 
+def test_tensors_that_were_altered_are_told(folder):
+    path = store.add({"w": np.ones(50_000, np.float32)}, GOT)
+    content = bytearray(path.read_bytes())
+    content[-100_000:-90_000] = bytes(10_000)
+    path.write_bytes(content)
+    with pytest.raises(
+        errors.UserError, match=r"tiny.safetensors is damaged: get or import tiny again, with --overwrite"
+    ):
+        store.read("tiny")
+
+
 def test_later_weights_replace_earlier_ones(folder):
     for value in (1.0, 2.0):
         store.add({"w": np.full(3, value, np.float32)}, GOT)
