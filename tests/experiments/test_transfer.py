@@ -129,10 +129,9 @@ def test_ones_own_target_takes_folders_config(prepared, tmp_path):
         plan("hct", [("market1501", "shop")], tmp_path, settings={"data.dir": str(prepared)})
 
 
-@pytest.mark.parametrize("found_out", [{"data.images_per_identity": 6.0}, {"model.weights": ""}])
-def test_puls_run_on_ones_own_target_finds_the_tables_source(prepared, tmp_path, meshes, found_out):
+def test_puls_run_on_ones_own_target_finds_the_tables_source(prepared, tmp_path, meshes):
     """What the run finds out of its data before it looks for the source's model changes nothing of that."""
-    settings = {"data.dir": str(prepared)} | found_out
+    settings = {"data.dir": str(prepared), "data.images_per_identity": 6.0}
     source, run = plan("pul", [("market1501", "tiny")], tmp_path, settings=settings)[1]
     assert run.config.cluster.num_clusters is None
     fitted = fitting.fit_config(run.config, dataset.load_dataset(run.config.data), tmp_path / "new", meshes[0])
