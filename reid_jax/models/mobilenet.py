@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from reid_jax import errors
-from reid_jax.models import torch_names
+from reid_jax.models import field_checks, torch_names
 from reid_jax.models.batch_norm import BatchNorm
 from reid_jax.models.convolutions import DepthwiseConv, PointwiseConv, conv
 
@@ -94,14 +93,9 @@ class MobileNetV2(nn.Module):
         Raises:
             UserError: a field breaks its rule.
         """
-        if self.last_stride not in (1, 2):
-            raise errors.UserError(f"last_stride must be 1 or 2, got {self.last_stride}")
-        if not 0 <= self.frozen_stages <= len(_STAGES):
-            raise errors.UserError(
-                f"frozen_stages must be in 0..{len(_STAGES)}, the number of stages, got {self.frozen_stages}"
-            )
-        if self.bn_group_size < 0:
-            raise errors.UserError(f"bn_group_size must be at least 0 (0 = the whole batch), got {self.bn_group_size}")
+        field_checks.check_last_stride(self.last_stride)
+        field_checks.check_frozen_stages(self.frozen_stages, len(_STAGES))
+        field_checks.check_bn_group_size(self.bn_group_size)
         super().__post_init__()
 
     @nn.compact

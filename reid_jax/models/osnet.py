@@ -15,7 +15,7 @@ import numpy as np
 from flax import linen as nn
 
 from reid_jax import errors
-from reid_jax.models import torch_names
+from reid_jax.models import field_checks, torch_names
 from reid_jax.models.batch_norm import BatchNorm
 from reid_jax.models.convolutions import DepthwiseConv, PointwiseConv, conv, max_pool
 from reid_jax.models.instance_norm import InstanceNorm
@@ -166,12 +166,8 @@ class OSNet(nn.Module):
             raise errors.UserError(
                 f"channels must be {len(_STAGES)} numbers, from the second on at least {multiple}, got {self.channels}"
             )
-        if not 0 <= self.frozen_stages <= len(_STAGES):
-            raise errors.UserError(
-                f"frozen_stages must be in 0..{len(_STAGES)}, the number of stages, got {self.frozen_stages}"
-            )
-        if self.bn_group_size < 0:
-            raise errors.UserError(f"bn_group_size must be at least 0 (0 = the whole batch), got {self.bn_group_size}")
+        field_checks.check_frozen_stages(self.frozen_stages, len(_STAGES))
+        field_checks.check_bn_group_size(self.bn_group_size)
         super().__post_init__()
 
     @nn.compact

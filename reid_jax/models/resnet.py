@@ -14,7 +14,7 @@ import numpy as np
 from flax import linen as nn
 
 from reid_jax import errors
-from reid_jax.models import convolutions, torch_names
+from reid_jax.models import convolutions, field_checks, torch_names
 from reid_jax.models.batch_norm import BatchNorm
 from reid_jax.models.instance_norm import InstanceBatchNorm
 
@@ -118,18 +118,13 @@ class ResNet(nn.Module):
             raise errors.UserError(f"block must be one of {', '.join(_BLOCKS)}, got {self.block!r}")
         if self.width < 1:
             raise errors.UserError(f"width must be at least 1, got {self.width}")
-        if self.last_stride not in (1, 2):
-            raise errors.UserError(f"last_stride must be 1 or 2, got {self.last_stride}")
+        field_checks.check_last_stride(self.last_stride)
         if self.stem not in STEMS:
             raise errors.UserError(f"stem must be one of {', '.join(STEMS)}, got {self.stem!r}")
         if self.ibn not in IBNS:
             raise errors.UserError(f"ibn must be one of {', '.join(IBNS)}, got {self.ibn!r}")
-        if not 0 <= self.frozen_stages <= len(self.stage_sizes):
-            raise errors.UserError(
-                f"frozen_stages must be in 0..{len(self.stage_sizes)}, the number of stages, got {self.frozen_stages}"
-            )
-        if self.bn_group_size < 0:
-            raise errors.UserError(f"bn_group_size must be at least 0 (0 = the whole batch), got {self.bn_group_size}")
+        field_checks.check_frozen_stages(self.frozen_stages, len(self.stage_sizes))
+        field_checks.check_bn_group_size(self.bn_group_size)
         super().__post_init__()
 
     @nn.compact

@@ -16,7 +16,7 @@ import numpy as np
 from flax import linen as nn
 
 from reid_jax import errors
-from reid_jax.models import torch_names, vit_names, vit_positions
+from reid_jax.models import field_checks, torch_names, vit_names, vit_positions
 from reid_jax.models.vit_block import ACTIVATIONS, Block
 
 # timm and DINOv2: trunc_normal_(std=0.02), which cuts at 2 and not at two deviations, for linear layers and positions;
@@ -83,10 +83,7 @@ class VisionTransformer(nn.Module):
         for name, choices in (("activation", ACTIVATIONS), ("position_resizing", vit_positions.RESIZINGS)):
             if getattr(self, name) not in choices:
                 raise errors.UserError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
-        if not 0 <= self.frozen_stages <= self.depth:
-            raise errors.UserError(
-                f"frozen_stages must be in 0..{self.depth}, the number of blocks, got {self.frozen_stages}"
-            )
+        field_checks.check_frozen_stages(self.frozen_stages, self.depth, unit="blocks")
         super().__post_init__()
 
     @nn.compact
