@@ -3,14 +3,15 @@
     python benchmarks/images_per_identity.py gallery.npz [more.npz ...]
 
 Each file is one of embed's of a data set whose identities are known. Of every identity as many images are drawn as the
-column says; the guess is `image_count.estimate_images_per_identity`.
+column says; the guess is `image_count.estimate_images_per_identity`. Last is what part of the variance one direction holds, of
+the embeddings as they are and whitened: it tells the guess whether they are whitened already.
 """
 
 import sys
 
 import numpy as np
 
-from reid_jax import image_count
+from reid_jax import image_count, postprocess
 from reid_jax.retrieval import embedding_files
 
 _IMAGES = (2, 4, 8, 16, 32)
@@ -19,12 +20,16 @@ _MOST_IDENTITIES = 100
 
 def main() -> None:
     """Prints a Markdown table, a row for each file."""
-    print(f"| images of an identity | {' | '.join(map(str, _IMAGES))} |\n|---|{'---|' * len(_IMAGES)}")
+    print(
+        f"| images of an identity | {' | '.join(map(str, _IMAGES))} | one direction |\n|---|---|{'---|' * len(_IMAGES)}"
+    )
     for file in sys.argv[1:]:
         opened = embedding_files.open_embeddings(file)
         embeddings, rng = embedding_files.read_embeddings(opened), np.random.default_rng(0)
         guesses = [guess(embeddings, opened.pids, images, rng) for images in _IMAGES]
-        print(f"| {file} | {' | '.join(guesses)} |", flush=True)
+        whitened = postprocess.apply(postprocess.fit("pca_whiten", embeddings), embeddings)
+        shares = " and ".join(f"{image_count.greatest_share(rows):.3f}" for rows in (embeddings, whitened))
+        print(f"| {file} | {' | '.join(guesses)} | {shares} |", flush=True)
 
 
 def guess(embeddings: np.ndarray, pids: np.ndarray, images: int, rng: np.random.Generator) -> str:

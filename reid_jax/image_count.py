@@ -7,7 +7,7 @@ from reid_jax import density_clusters, postprocess
 # How neighbours are looked for at first, and at most: as many as the methods' papers do.
 _MOST_NEIGHBORS, _LEAST_NEIGHBORS = 30, 4
 _ROUNDS = 5
-# Of the variance: of networks' embeddings one direction holds 0.08 to 0.22, of whitened ones 0.01 to 0.03.
+# Of the variance: of networks' embeddings one direction holds more, of whitened ones less (benchmarks/images_per_identity.py).
 _MOST_OF_WHITE = 0.05
 _EPS, _MIN_SAMPLES, _K2 = 0.6, 2, 2
 
@@ -17,10 +17,10 @@ def num_neighbors(images_per_identity: float) -> int:
     return int(np.clip(round(1.75 * images_per_identity), _LEAST_NEIGHBORS, _MOST_NEIGHBORS))
 
 
-def _is_white(embeddings: np.ndarray) -> bool:
-    """Whether no direction holds much of the variance of embeddings [N, D], as of whitened ones."""
+def greatest_share(embeddings: np.ndarray) -> float:
+    """Returns what part of the variance of embeddings [N, D], L2-normalised here, one direction holds: 0..1."""
     variances = np.linalg.eigvalsh(np.cov(postprocess.apply(None, embeddings), rowvar=False))
-    return bool(variances[-1] < _MOST_OF_WHITE * variances.sum())
+    return float(variances[-1] / variances.sum())
 
 
 def estimate_images_per_identity(embeddings: np.ndarray) -> float:
@@ -48,7 +48,8 @@ def estimate_images_per_identity(embeddings: np.ndarray) -> float:
     if not postprocess.is_spread(embeddings):
         return float(num_images)
     # Whitened twice, images of one identity would lie apart.
-    fitted = None if _is_white(embeddings) else postprocess.fit("pca_whiten", [embeddings])
+    is_white = greatest_share(embeddings) < _MOST_OF_WHITE
+    fitted = None if is_white else postprocess.fit("pca_whiten", embeddings)
     rows = postprocess.apply(fitted, embeddings)
     # Where everybody is among everybody's nearest, all are one group: of few images fewer are looked at.
     most = int(np.clip(num_images // 3, _LEAST_NEIGHBORS, _MOST_NEIGHBORS))

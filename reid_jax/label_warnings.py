@@ -5,8 +5,8 @@ from typing import Any
 
 _COLLAPSED = 0.5  # of the samples in one cluster
 _ALONE = 0.9  # of the samples
-# Of camera_nmi. Right labels of people whom two cameras saw, of up to 15, have less; clusters of one camera each have 1,
-# and still more than this when every tenth image is in those of another camera.
+# Of camera_nmi. Right labels have less; clusters of one camera each have 1, and about this when every tenth image is in
+# those of another camera (docs/measured_runs.md, "Clusters and cameras").
 _CAMERAS = 0.8
 # Of the samples. The nearest two images of a person are often of one camera: where few are united yet, it says nothing.
 _FEW_UNITED = 0.5
