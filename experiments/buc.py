@@ -88,7 +88,7 @@ def run_buc(config: ConfigDict, workdir: str) -> dict[str, Any]:
         labels, metrics = run.load_pseudo_labels()
         state = stages.train_stage(session, state, {"labels": labels})  # lines 5, 10
         metrics = session.measure_labels(label_metrics, labels) | metrics
-        session.end_iteration(state, metrics)  # lines 11 to 15: evaluate, keep the best
+        state = session.end_iteration(state, metrics)  # lines 11 to 15: evaluate, keep the best
     return session.finish()
 
 

@@ -35,14 +35,13 @@ def run_cluster_dynamics(config: ConfigDict, workdir: str) -> dict[str, Any]:
         if config.memory.refresh and run.iteration > 1 and run.epoch == 0:
             state = online.refresh_features(session, state)
         for epoch in range(run.epoch, config.train.num_epochs):
-            batches = online.draw_batches(
-                config, session.data, online.top_labels(state), iteration=run.iteration, epoch=epoch
-            )
+            labels = online.sampling_labels(config, state.memory.bank)
+            batches = online.draw_batches(config, session.data, labels, iteration=run.iteration, epoch=epoch)
             state = session.train_epochs(state, [batches], {"indices": np.arange(len(samples))})
         labels = online.level_labels(state)
         run.save_pseudo_labels(labels)
         metrics = session.measure_labels(level_metrics, labels)
-        session.end_iteration(state, metrics)
+        state = session.end_iteration(state, metrics)
     hierarchy_picture.draw_hierarchy(  # Fig. 6
         pathlib.Path(workdir, "hierarchy.png"),
         session.dataset.images["train"],

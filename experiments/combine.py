@@ -211,7 +211,7 @@ def run_offline(session: Session, state: TrainState) -> None:
         state = session.train_epochs(state, draw_epochs(session, labels), targets)
         measure = selected_metrics if config.labels.method == "kmeans" else clustered_metrics
         metrics = session.measure_labels(measure, labels) | metrics
-        session.end_iteration(state, metrics)
+        state = session.end_iteration(state, metrics)
 
 
 def run_online(session: Session, state: TrainState) -> None:
@@ -221,14 +221,13 @@ def run_online(session: Session, state: TrainState) -> None:
         if config.memory.refresh and run.iteration > 1 and run.epoch == 0:
             state = online.refresh_features(session, state)
         for epoch in range(run.epoch, config.train.num_epochs):
-            batches = online.draw_batches(
-                config, session.data, online.top_labels(state), iteration=run.iteration, epoch=epoch
-            )
+            labels = online.sampling_labels(config, state.memory.bank)
+            batches = online.draw_batches(config, session.data, labels, iteration=run.iteration, epoch=epoch)
             state = session.train_epochs(state, [batches], {"indices": np.arange(len(session.data.samples))})
         labels = online.level_labels(state)
         run.save_pseudo_labels(labels)
         metrics = session.measure_labels(level_metrics, labels)
-        session.end_iteration(state, metrics)
+        state = session.end_iteration(state, metrics)
 
 
 def run_combine(config: ConfigDict, workdir: str) -> dict[str, Any]:

@@ -13,11 +13,15 @@ from reid_jax import memory, pseudo_labels
 from reid_jax.cli import command_line
 from reid_jax.label_metrics import clustered_metrics
 from reid_jax.memory import ClassMemory, init_class_memory
+from reid_jax.pseudo_labels import PseudoLabels
 from reid_jax.runs import objectives, online
 from reid_jax.runs.dataset import TrainingData
 from reid_jax.runs.objectives import Objective
+from reid_jax.runs.run_directory import RunDirectory
 from reid_jax.runs.session import Session, open_session
 from reid_jax.training.train_step import TrainState
+
+_SPCL_GAP = 0.02  # its code
 
 
 def check(config: ConfigDict, data: TrainingData) -> None:
@@ -40,6 +44,16 @@ def all_classes(config: ConfigDict, data: TrainingData, labels: np.ndarray) -> n
     return np.concatenate([data.source_labels, target])
 
 
+def find_labels(config: ConfigDict, run: RunDirectory, features: np.ndarray) -> PseudoLabels:
+    """Clusters the target's features [N_t, D]: by DBSCAN, and with SpCL's memory by its choice of reliable clusters."""
+    gap = config.cluster.eps_gap
+    if gap is None:
+        gap = _SPCL_GAP if config.memory.kind == "unified" else 0.0
+    return pseudo_labels.reliable_dbscan_labels(
+        features, **(dict(config.cluster) | {"eps_gap": gap}), least_independence=run.first_metric("least_independence")
+    )
+
+
 def empty_memory(session: Session, state: TrainState) -> ClassMemory:
     """Returns the memory before the first iteration, of which only the shapes count."""
     zeros = session.embedding_zeros(state)
@@ -57,7 +71,7 @@ def run_dbscan(config: ConfigDict, workdir: str) -> dict[str, Any]:
         if run.epoch == 0:  # else the run was interrupted while training, and the checkpoint has its memory
             features = online.embed(session, state)
             with run.phase("cluster"):
-                labels, metrics = pseudo_labels.dbscan_labels(features[data.num_source :], **config.cluster)
+                labels, metrics = find_labels(config, run, features[data.num_source :])
             run.save_pseudo_labels(labels, **metrics)
             classes, per_cluster = all_classes(config, data, labels), config.memory.kind == "cluster"
             state = session.with_memory(state, init_class_memory(features, classes, per_cluster=per_cluster))
@@ -67,7 +81,7 @@ def run_dbscan(config: ConfigDict, workdir: str) -> dict[str, Any]:
             state = session.train_epochs(state, [batches], {"indices": np.arange(len(data.samples))})
         labels, metrics = run.load_pseudo_labels()
         metrics = session.measure_labels(clustered_metrics, labels) | metrics
-        session.end_iteration(state, metrics)
+        state = session.end_iteration(state, metrics)
     return session.finish()
 
 

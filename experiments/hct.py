@@ -72,7 +72,7 @@ def run_hct(config: ConfigDict, workdir: str) -> dict[str, Any]:
         )
         state = session.train_epochs(state, epochs, {"labels": labels})  # line 11
         metrics = session.measure_labels(label_metrics, labels) | metrics
-        session.end_iteration(state, metrics)  # lines 12 to 16: evaluate, keep the best
+        state = session.end_iteration(state, metrics)  # lines 12 to 16: evaluate, keep the best
     return session.finish()
 
 

@@ -168,7 +168,7 @@ def run_pul(config: ConfigDict, workdir: str) -> dict[str, Any]:
         )
         state = session.train_epochs(state, epochs, {"labels": labels})  # line 17: from the original model
         metrics = session.measure_labels(selected_metrics, labels) | metrics
-        session.end_iteration(state, metrics)
+        state = session.end_iteration(state, metrics)
     return session.finish()
 
 

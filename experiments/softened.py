@@ -67,7 +67,7 @@ def run_softened(config: ConfigDict, workdir: str) -> dict[str, Any]:
         if run.iteration > 1:
             previous = run.previous_pseudo_labels() if run.iteration > 2 else None
             metrics = reliable_metrics(reliable, previous, session.dataset.train_ids, samples.camids)
-        session.end_iteration(state, metrics)
+        state = session.end_iteration(state, metrics)
     return session.finish()
 
 

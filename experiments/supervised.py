@@ -77,7 +77,7 @@ def run_supervised(config: ConfigDict, workdir: str) -> dict[str, Any]:
         done = (run.iteration - 1) * num_epochs
         epochs = [draw_batches(config, done + epoch, labels) for epoch in range(run.epoch, num_epochs)]
         state = session.train_epochs(state, epochs, {"labels": labels})
-        session.end_iteration(state, {})
+        state = session.end_iteration(state, {})
     return session.finish()
 
 

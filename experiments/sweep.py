@@ -28,7 +28,7 @@ from reid_jax.sweeps import sweep_rows, sweep_table
 from reid_jax.sweeps.sweep_rows import Run
 from reid_jax.sweeps.sweep_table import Outcome
 
-METHODS = ("hct", "buc", "pul", "softened", "cluster_dynamics", "dbscan", "supervised", "combine")
+METHODS = ("contrast", "hct", "buc", "pul", "softened", "cluster_dynamics", "dbscan", "supervised", "combine")
 
 
 def load_method(method: str) -> Callable[[ConfigDict, str], dict[str, Any]]:

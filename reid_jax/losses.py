@@ -122,6 +122,7 @@ def unified_contrastive(
     *,
     temperature: float = 0.05,
     in_use: jax.Array | None = None,
+    counted: jax.Array | None = None,
 ) -> jax.Array:
     """Unified contrastive loss: cross-entropy over all classes' prototypes, of source and target alike (HCD eq. 1).
 
@@ -131,15 +132,21 @@ def unified_contrastive(
         prototypes: [N, D] float, w_k and c_k: mean features, of norm 1 or less; no gradient flows into them.
         temperature: tau, greater than 0.
         in_use: [N] bool; other rows count for nothing. None: all.
+        counted: [B] bool, the samples whose loss counts; their classes must be in use. None: all.
 
     Returns:
-        Scalar float32, the mean over the batch.
+        Scalar float32, the mean over the samples that count; 0 where none does.
 
     Raises:
         ValueError: wrong shapes.
     """
+    if counted is not None and in_use is not None:
+        in_use |= ~jnp.any(counted)  # a softmax over no class at all would be nan
     log_probabilities = _class_log_probabilities(embeddings, labels, prototypes, temperature, in_use)
-    return -jnp.mean(jnp.take_along_axis(log_probabilities, labels[:, None], axis=1))
+    own = jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)
+    if counted is None:
+        return -jnp.mean(own)
+    return -jnp.sum(jnp.where(counted, own[:, 0], 0.0)) / jnp.maximum(jnp.sum(counted), 1)
 
 
 def _class_log_probabilities(embeddings, labels, table, temperature, in_use=None):

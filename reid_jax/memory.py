@@ -8,6 +8,8 @@ import numpy as np
 
 from reid_jax.embeddings import l2_normalize
 
+MEMORY_RULES = ("each", "hardest", "mean")
+
 
 class LookupTable(NamedTuple):
     """One vector per class, the classifier of BUC and SSL: state, never a parameter.
@@ -55,10 +57,7 @@ def update_lookup_table(
     Raises:
         ValueError: shapes do not fit.
     """
-    if table.ndim != 2 or embeddings.ndim != 2 or table.shape[1] != embeddings.shape[1]:
-        raise ValueError(f"table must be [N, D] and embeddings [B, D], got {table.shape} and {embeddings.shape}")
-    if labels.shape != embeddings.shape[:1]:
-        raise ValueError(f"labels must be [B] with B = {len(embeddings)}, got {labels.shape}")
+    _check_shapes(table, embeddings, labels)
     embeddings = embeddings.astype(jnp.float32)
     # How many samples before this one have its label. Samples of one turn have different labels, so they can be
     # written together; turns follow each other as the batch's order says.
@@ -73,6 +72,56 @@ def update_lookup_table(
 
     last_turn = jnp.max(turns)
     return jax.lax.while_loop(lambda carry: carry[0] <= last_turn, take_turn, (jnp.zeros_like(last_turn), table))[1]
+
+
+def update_class_vectors(
+    table: jax.Array, embeddings: jax.Array, labels: jax.Array, *, momentum: float, rule: str
+) -> jax.Array:
+    """Moves the vectors of a batch's classes towards its samples (Cluster Contrast, Dai et al., ACCV 2022).
+
+    c_y <- normalise(momentum c_y + (1 - momentum) v); the rules differ in v. With one sample per class all are the same.
+
+    Args:
+        table: [N, D] float32, one row per class.
+        embeddings: [B, D] float, L2-normalised.
+        labels: [B] integer below N; a sample with a negative label changes nothing.
+        momentum: the share of the old row, 0..1.
+        rule: one of `MEMORY_RULES`; static. "each": one sample after the other, as in `update_lookup_table`. "hardest":
+            once, by the class's sample that is least similar to the row as it was before the batch, the first of equal
+            ones. "mean": once, by the mean of the class's samples, which is not re-normalised.
+
+    Returns:
+        [N, D] float32.
+
+    Raises:
+        ValueError: shapes do not fit, or an unknown rule.
+    """
+    if rule not in MEMORY_RULES:
+        raise ValueError(f"rule must be one of {', '.join(MEMORY_RULES)}, got {rule!r}")
+    if rule == "each":
+        return update_lookup_table(table, embeddings, labels, momentum=momentum)
+    _check_shapes(table, embeddings, labels)
+    table, embeddings = jnp.asarray(table), jnp.asarray(embeddings, jnp.float32)
+    same = labels[:, None] == labels
+    earlier = jnp.tril(jnp.ones_like(same), k=-1)  # [i, j]: j comes before i
+    if rule == "hardest":
+        similarities = jnp.sum(embeddings * table[labels], axis=1)
+        harder = (similarities < similarities[:, None]) | (earlier & (similarities == similarities[:, None]))
+        updates, writes = embeddings, ~jnp.any(same & harder, axis=1)
+    else:
+        weights = same / jnp.sum(same, axis=1, keepdims=True, dtype=jnp.float32)
+        updates = jnp.matmul(weights, embeddings, precision=jax.lax.Precision.HIGHEST)
+        writes = ~jnp.any(same & earlier, axis=1)
+    rows = l2_normalize(momentum * table[labels] + (1 - momentum) * updates)
+    # One sample of each class writes, so that no two write the same row.
+    return table.at[jnp.where(writes & (labels >= 0), labels, len(table))].set(rows, mode="drop")
+
+
+def _check_shapes(table, embeddings, labels):
+    if table.ndim != 2 or embeddings.ndim != 2 or table.shape[1] != embeddings.shape[1]:
+        raise ValueError(f"table must be [N, D] and embeddings [B, D], got {table.shape} and {embeddings.shape}")
+    if labels.shape != embeddings.shape[:1]:
+        raise ValueError(f"labels must be [B] with B = {len(embeddings)}, got {labels.shape}")
 
 
 def first_index_labels(labels: np.ndarray) -> np.ndarray:

@@ -7,18 +7,18 @@ evidences and co-occurrences in image retrieval: the benefit of PCA and whitenin
 
 import hashlib
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from reid_jax import identities
-from reid_jax.embeddings import l2_normalize
+from reid_jax.embeddings import l2_normalize, unit_vectors
 
 KINDS = ("none", "center", "camera_center", "pca_whiten", "camera_whiten")
 CAMERA_KINDS = ("camera_center", "camera_whiten")
-_WHITENING = ("pca_whiten", "camera_whiten")
+WHITENING_KINDS = ("pca_whiten", "camera_whiten")
 # Added to every direction's variance, as a part of the greatest one: directions of little variance are mostly noise
 # where there are few images. Measured on frozen features of vehicles and COIL-100: docs/results.md.
 SHRINKAGE = 0.03
@@ -48,6 +48,22 @@ class Postprocess(NamedTuple):
     def dim(self) -> int:
         """D'."""
         return self.projection.shape[1] or self.mean.shape[0]
+
+
+def arrays(fitted: Postprocess) -> dict[str, np.ndarray]:
+    """Returns what was fitted by its names, without its kind and what is empty."""
+    return {name: value for name, value in fitted._asdict().items() if name != "kind" and value.size}
+
+
+def from_arrays(kind: str, arrays: dict[str, Any]) -> Postprocess:
+    """Returns what `arrays` was given; the arrays may be JAX's."""
+    dim = len(arrays["mean"])
+    empty = {
+        "cameras": np.zeros(0, np.int32),
+        "camera_means": np.zeros((0, dim), np.float32),
+        "projection": np.zeros((0, 0), np.float32),
+    }
+    return Postprocess(kind, **(empty | arrays))
 
 
 def digest(model: str, fitted: Postprocess | None) -> str:
@@ -107,7 +123,7 @@ def fit(
     if dim < 0 or not shrinkage >= 0:
         raise ValueError(f"dim and shrinkage must be at least 0, got {dim} and {shrinkage}")
     blocks = [blocks] if hasattr(blocks, "shape") else blocks
-    sums, products = _add_up(blocks, camids if kind in CAMERA_KINDS else None, with_products=kind in _WHITENING)
+    sums, products = _add_up(blocks, camids if kind in CAMERA_KINDS else None, with_products=kind in WHITENING_KINDS)
     count = sum(each.count for each in sums.values())
     if count == 0:
         raise ValueError("embeddings must be at least one, got none")
@@ -123,7 +139,7 @@ def fit(
         where = " within a camera" if kind in CAMERA_KINDS else ""
         raise ValueError(f"embeddings must differ from each other{where}, these {count} do not")
     projection = np.zeros((0, 0))
-    if kind in _WHITENING:
+    if kind in WHITENING_KINDS:
         within = products - sum(np.outer(each.total, each.total) / each.count for each in sums.values())
         projection = _whitening(within / count, dim or len(mean), shrinkage)
     means = [sums[camera].total / sums[camera].count for camera in cameras]
@@ -201,6 +217,25 @@ def traced(fitted: Postprocess | None, embeddings: jax.Array, camids: jax.Array 
     """Does in a traced function what `apply` does; arrays are JAX's, `fitted` is constant."""
     rows = l2_normalize(embeddings)
     return rows if fitted is None else l2_normalize(_transformed(jnp, fitted, rows, camids))
+
+
+def in_loss(arrays: dict[str, jax.Array], embeddings: jax.Array, camids: jax.Array) -> jax.Array:
+    """Does in a loss what `apply` does: the gradient is finite at 0 as well.
+
+    Args:
+        arrays: what was fitted (`arrays`).
+        embeddings: [B, D] float of norm 1.
+        camids: [B] integer.
+
+    Returns:
+        [B, D'] float, of norm 1.
+    """
+    return unit_vectors(_transformed(jnp, from_arrays("", arrays), embeddings, camids))
+
+
+def known_cameras(camids: np.ndarray) -> np.ndarray:
+    """Returns the cameras [K] that `fit` finds among camids [N], ascending."""
+    return np.unique(camids[camids > identities.UNKNOWN])
 
 
 def _transformed(xp, fitted, rows, camids):

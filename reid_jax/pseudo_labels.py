@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from reid_jax import cluster_quality, density_clusters, distances, errors, kmeans, linkage, selection
+from reid_jax import cluster_quality, density_clusters, distances, errors, kmeans, linkage, selection, self_paced
 from reid_jax.distances import dissimilarity
 from reid_jax.embeddings import Features, l2_normalize
 
@@ -102,17 +102,71 @@ def dbscan_labels(features: np.ndarray, *, eps: float, min_samples: int, k1: int
         UserError: nothing lies densely enough, or all of it does: there would be nothing to learn.
     """
     labels = density_clusters.jaccard_dbscan(features, eps=eps, min_samples=min_samples, k1=k1, k2=k2)
+    _check_clusters(labels, eps=eps, min_samples=min_samples, k1=k1)
+    return PseudoLabels(labels, {"outliers": float((labels < 0).mean())})
+
+
+def reliable_dbscan_labels(
+    features: np.ndarray,
+    *,
+    eps: float,
+    eps_gap: float,
+    min_samples: int,
+    k1: int,
+    k2: int,
+    least_independence: float | None = None,
+) -> PseudoLabels:
+    """Clusters by DBSCAN and leaves out what is no cluster by a looser or a tighter criterion (SpCL, section 3.3).
+
+    Args:
+        features: [N, D] float, L2-normalised.
+        eps: as the others, of `density_clusters.jaccard_dbscan`.
+        eps_gap: what the tighter and the looser eps differ by from it; 0: all clusters are kept, as in `dbscan_labels`.
+        min_samples: as there.
+        k1: as there.
+        k2: as there.
+        least_independence: that a cluster must have, the first iteration's choice; None: this is the first.
+
+    Returns:
+        The labels; their metrics have least_independence, for the iterations after the first, and the shares of samples
+        that DBSCAN leaves alone, outliers, and that are left out of its clusters, unreliable.
+
+    Raises:
+        UserError: as `dbscan_labels`, or no cluster is reliable.
+    """
+    if not eps_gap:
+        return dbscan_labels(features, eps=eps, min_samples=min_samples, k1=k1, k2=k2)
+    labels, tighter, looser = density_clusters.jaccard_dbscans(
+        features, eps=(eps, eps - eps_gap, eps + eps_gap), min_samples=min_samples, k1=k1, k2=k2
+    )
+    _check_clusters(labels, eps=eps, min_samples=min_samples, k1=k1)
+    if least_independence is None:
+        if np.bincount(labels[labels >= 0]).max() < 2:
+            raise errors.UserError(f"DBSCAN with eps = {eps} gives no cluster of two samples; give a greater eps")
+        least_independence = self_paced.independence_threshold(labels, looser)
+    reliable = self_paced.reliable_labels(labels, tighter=tighter, looser=looser, least_independence=least_independence)
+    _check_clusters(reliable, eps=eps, min_samples=min_samples, k1=k1)
+    return PseudoLabels(
+        reliable,
+        {
+            "outliers": float((labels < 0).mean()),
+            "unreliable": float(((labels >= 0) & (reliable < 0)).mean()),
+            "least_independence": least_independence,
+        },
+    )
+
+
+def _check_clusters(labels: np.ndarray, *, eps: float, min_samples: int, k1: int) -> None:
     if labels.max() < 0:
         raise errors.UserError(
-            f"DBSCAN with eps = {eps} and min_samples = {min_samples} gives no cluster of {len(features)} samples; give "
+            f"DBSCAN with eps = {eps} and min_samples = {min_samples} gives no cluster of {len(labels)} samples; give "
             "a greater eps or fewer min_samples"
         )
     if labels.min() == labels.max():
         raise errors.UserError(
-            f"DBSCAN with eps = {eps} and k1 = {k1} gives a single cluster of all {len(features)} samples; give a "
+            f"DBSCAN with eps = {eps} and k1 = {k1} gives a single cluster of all {len(labels)} samples; give a "
             "smaller eps or k1"
         )
-    return PseudoLabels(labels, {"outliers": float((labels < 0).mean())})
 
 
 def reliable_kmeans_labels(

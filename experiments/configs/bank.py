@@ -1,4 +1,4 @@
-"""The fields that the methods with a feature bank have in common: HCD and its DBSCAN baselines."""
+"""The fields that the methods with a feature bank have in common: HCD, its DBSCAN baselines, and contrast."""
 
 import ml_collections
 
@@ -7,20 +7,22 @@ from reid_jax.runs import base_config
 
 def add_fields(config: ml_collections.ConfigDict) -> None:
     """Adds source, memory, train, loss, augment and stop, and the model's neck."""
+    config.source = ml_collections.ConfigDict()
+    # A labelled data set that is learned together with the target ("adaptive"), or several joined by "+"; empty:
+    # unsupervised.
+    config.source.dataset = ""
+    add_training(config)
+    config.memory = ml_collections.ConfigDict()
+    config.memory.momentum = 0.2  # the old feature's share (HCD sec. 5.1, SpCL)
+
+
+def add_training(config: ml_collections.ConfigDict) -> None:
+    """Adds train, loss, augment and stop, and the model's neck."""
     small = config.data.dataset in base_config.SMALL_DATASETS
     config.model.neck = "bn"  # the embeddings are those after it (reference code)
     if not small:
         config.model.last_stride = 1  # reference code
 
-    config.source = ml_collections.ConfigDict()
-    # A labelled data set that is learned together with the target ("adaptive"), or several joined by "+"; empty:
-    # unsupervised.
-    config.source.dataset = ""
-
-    config.memory = ml_collections.ConfigDict()
-    config.memory.momentum = 0.2  # the old feature's share (HCD sec. 5.1, SpCL)
-
-    config.train = ml_collections.ConfigDict()
     is_own = config.data.dataset == "folder"  # a CPU is to do it
     # Evaluations; 60 of 4 x 100 steps are the paper's 24,000.
     config.train.num_iterations = 16 if small else 8 if is_own else 60

@@ -24,6 +24,16 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.labels.num_levels = 3  # H (sec. 5.1)
     config.labels.interval = 0  # steps without a label update between two with one (Table 4)
     config.labels.warmup_steps = 0  # steps before the first label update; the reference code's with dbscan are 400
+    # Steps from the first label update on, over which the similar samples of one rise from first_similar to
+    # dynamics.num_similar; 0: they are those from the start.
+    config.labels.similar_steps = 0
+    config.labels.first_similar = 1.0
+
+    config.train.sampling_level = 0  # the level by whose labels batches are drawn, 1..H; 0: the top one
+    config.loss.levels = "top"  # whose labels eq. (1) has: "top", the last level's | "all", the mean over the levels
+    # Whether clusters of one sample at a level are classes of its loss; if not, samples that are alone at the top level are
+    # not drawn either, unless fewer than a batch are not alone.
+    config.loss.singletons = True
 
     # Features of a small network's augmented images are noisy: labels are better by their mean over several views.
     config.memory.momentum = 0.8 if small else 0.2  # the old feature's share (sec. 5.1)

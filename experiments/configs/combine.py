@@ -21,16 +21,22 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.labels = ml_collections.ConfigDict()
     # Where pseudo labels come from: "hct" | "buc" | "dbscan" | "kmeans" once per iteration, "cluster_dynamics" every step.
     config.labels.method = "dbscan"
-    config.labels.init = "singletons"  # of cluster_dynamics, as the three below: see configs/cluster_dynamics.py
+    config.labels.init = "singletons"  # of cluster_dynamics, as the five below: see configs/cluster_dynamics.py
     config.labels.num_levels = 3
     config.labels.interval = 0
     config.labels.warmup_steps = 0
+    config.labels.similar_steps = 0
+    config.labels.first_similar = 1.0
+    config.train.sampling_level = 0  # of cluster_dynamics: of which level batches are drawn; 0: the top one
 
     # What is trained on them: "triplet" | "classifier" | "repelled" | "unified" | "cluster" memory.
     config.loss.kind = "triplet"
     config.loss.margin = 0.5  # of triplet (HCT eq. 2)
     config.loss.soft_margin = False  # of triplet: softplus in place of the hinge
     config.loss.reduction = "mean"  # of triplet: "mean" | "sum"
+    config.loss.normalize = False  # of triplet: of L2-normalised embeddings
+    config.loss.levels = "top"  # of unified with cluster_dynamics: "top" | "all"
+    config.loss.singletons = True  # of cluster_dynamics: clusters of one are drawn, and are classes of unified
 
     config.cluster = hct.get_config(dataset).cluster  # of hct; linkage and merge_percent of buc, too
     config.cluster.size_penalty = 0.003  # of buc: lambda (BUC eq. 6)

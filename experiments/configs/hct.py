@@ -23,7 +23,6 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.cluster.metric = "euclidean"  # sec. 3.2; "euclidean" | "sqeuclidean" | "cosine"
     config.cluster.normalize = False  # L2-normalise embeddings before the distances; the paper does not say so
 
-    config.train = ml_collections.ConfigDict()
     # Cluster-and-train rounds (sec. 4.2).
     config.train.num_iterations = {"synthetic": 16, "coil100": 12, "folder": 8}.get(config.data.dataset, 20)
     # Per iteration; an epoch shows every cluster once (Table 3). Crops of your own are trained on by a CPU.
@@ -40,6 +39,7 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.loss.margin = 0.5  # eq. (2), in units of the embedding distance
     config.loss.soft_margin = False  # softplus in place of the hinge
     config.loss.reduction = "mean"  # "sum" is eq. (2) to the letter
+    config.loss.normalize = False  # L2-normalise embeddings before the loss; the paper does not say so
 
     config.augment = ml_collections.ConfigDict()
     config.augment.preset = "person"  # what is on the images: "person" | "rigid" (vehicles, goods) | "shapes"

@@ -24,7 +24,6 @@ def add_training(config: ml_collections.ConfigDict) -> None:
     config.loss = ml_collections.ConfigDict()
     config.loss.temperature = 0.1  # tau (BUC eq. 2)
 
-    config.train = ml_collections.ConfigDict()
     config.train.batch_size = 32 if is_small and not is_video else 16  # samples (BUC sec. 4.2)
     config.train.num_frames = base_config.num_frames(dataset)  # drawn from each tracklet; 1 for images
     config.train.num_epochs = 5 if is_video else 2  # of every iteration but the first (BUC's reference code)

@@ -57,7 +57,6 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.head = ml_collections.ConfigDict()
     config.head.dropout = 0.5  # before the classifier (sec. IV-B)
 
-    config.train = ml_collections.ConfigDict()
     is_quick = small or dataset == "folder"  # a CPU is to do it
     config.train.num_iterations = 8 if is_quick else 25  # at most (sec. IV-D)
     # Of each iteration's fine-tuning (sec. IV-B).

@@ -15,7 +15,6 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config = base_config.base_config(dataset)
     small = config.data.dataset in base_config.SMALL_DATASETS
 
-    config.train = ml_collections.ConfigDict()
     config.train.loss = "triplet"  # "triplet": batch-hard on PK batches; "classifier": cross-entropy over identities
     config.train.num_iterations = 4 if small else 6  # evaluations, evenly spaced over the training
     # Between two evaluations; an epoch shows every identity once ("triplet") or every image once ("classifier").
@@ -37,6 +36,7 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.loss.margin = 0.5  # of the triplet loss
     config.loss.soft_margin = False  # softplus in place of the hinge
     config.loss.reduction = "mean"  # of the triplet loss: "mean" | "sum"
+    config.loss.normalize = False  # L2-normalise embeddings before the triplet loss
     config.loss.label_smoothing = 0.0  # of the classifier, 0..1
 
     config.augment = ml_collections.ConfigDict()

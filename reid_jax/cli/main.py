@@ -5,12 +5,13 @@ import runpy
 import sys
 
 METHODS = {
+    "contrast": "recommended: DBSCAN labels, contrast with clusters and cameras, averaged weights",
     "hct": "merge steps and triplet loss (CVPR 2020)",
     "buc": "bottom-up clustering and repelled loss (AAAI 2019)",
     "pul": "k-means, reliable samples, fine-tuning (2017)",
     "softened": "softened similarity (CVPR 2020)",
     "cluster_dynamics": "online labels by splitting and merging clusters (ICCV 2021)",
-    "dbscan": "DBSCAN labels, contrastive loss over a memory",
+    "dbscan": "DBSCAN labels, contrastive loss over a memory (SpCL 2020, Cluster Contrast 2021)",
     "supervised": "true identities: the upper limit",
     "combine": "any labels with any loss",
     "transfer": "from labelled sources to targets, as a table",

@@ -73,7 +73,13 @@ def preserves_clusters(bank: LabelBank) -> bool:
 
 
 def update_label_bank(
-    bank: LabelBank, features: jax.Array, indices: jax.Array, *, key: jax.Array | None = None, **options
+    bank: LabelBank,
+    features: jax.Array,
+    indices: jax.Array,
+    *,
+    key: jax.Array | None = None,
+    num_similar_now: float | jax.Array | None = None,
+    **options,
 ) -> LabelBank:
     """Updates the labels for one batch of items, at every level (HCD, section 4.2).
 
@@ -83,6 +89,8 @@ def update_label_bank(
             all >= 0 everything is similar to everything.
         indices: [B] integer, 0..N-1, the batch's items; negative: none.
         key: jax PRNG key; only needed with anchors="random".
+        num_similar_now: scalar, above 0 and less than N - 1, in place of the options' num_similar and min_similarity;
+            unlike theirs it may be another in every update without compiling anew. None: theirs.
         **options: of `Options`.
 
     Returns:
@@ -101,12 +109,14 @@ def update_label_bank(
     check_options(chosen, num_items)
     if chosen.anchors == "random" and key is None:
         raise ValueError("key must be given with anchors='random'")
-    return LabelBank(_update(bank.labels, features.astype(jnp.float32), indices, key, options=chosen))
+    if num_similar_now is not None:
+        num_similar_now = jnp.float32(num_similar_now)
+    return LabelBank(_update(bank.labels, features.astype(jnp.float32), indices, key, num_similar_now, options=chosen))
 
 
 @partial(jax.jit, static_argnames="options")
-def _update(labels, features, indices, key, *, options: Options):
-    batch = find_neighborhoods(features, indices, options)
+def _update(labels, features, indices, key, num_similar, *, options: Options):
+    batch = find_neighborhoods(features, indices, options, num_similar)
     labels = place(labels, batch, options)
     num_levels, num_items = labels.shape
     # The clusters of a level are the units of the next; below the lowest level every item is one.

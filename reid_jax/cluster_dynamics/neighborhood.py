@@ -33,28 +33,34 @@ class Batch(NamedTuple):
     min_similarity: jax.Array
 
 
-def find_neighborhoods(features: jax.Array, indices: jax.Array, options: Options) -> Batch:
+def find_neighborhoods(
+    features: jax.Array, indices: jax.Array, options: Options, num_similar: jax.Array | None = None
+) -> Batch:
     """Finds the nearest neighbours of a batch's items, and which of them are connected.
 
     Args:
         features: [N, D] float32, L2-normalised.
         indices: [B] integer; negative: none. An item given twice counts twice in the estimate of min_similarity.
         options: `Options`.
+        num_similar: in place of theirs, scalar float32; None: theirs.
     """
     is_valid = indices >= 0
     items = jnp.where(is_valid, indices, 0).astype(jnp.int32)
     similarities = jnp.matmul(features[items], features.T, precision=jax.lax.Precision.HIGHEST)
     others = similarities.at[jnp.arange(len(items)), items].set(-jnp.inf)
     nearest = jax.lax.top_k(others, min(options.num_neighbors, len(features) - 1))[1]
-    min_similarity = _min_similarity(jnp.where(is_valid[:, None] & (others > -jnp.inf), others, jnp.nan), options)
+    counted = jnp.where(is_valid[:, None] & (others > -jnp.inf), others, jnp.nan)
+    min_similarity = _min_similarity(counted, options, num_similar)
     neighbors = jnp.concatenate([items[:, None], nearest], axis=1)
     near = jax.vmap(lambda units: unit_similarities(features, units, options))(neighbors)
     connected = jax.vmap(partial(connections, valid=None, min_similarity=min_similarity, options=options))(near)
     return Batch(items, is_valid, similarities, neighbors, near, connected, min_similarity)
 
 
-def _min_similarity(similarities, options: Options):
+def _min_similarity(similarities, options: Options, num_similar: jax.Array | None):
     """Returns the cosine that connected items exceed; similarities [B, N], nan where they do not count."""
+    if num_similar is not None:
+        return similarity_bounds.similarity_of_nearest(similarities, num_similar)
     if options.min_similarity is not None:
         return jnp.float32(options.min_similarity)
     if options.num_similar:

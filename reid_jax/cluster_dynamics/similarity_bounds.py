@@ -24,7 +24,7 @@ def chance_similarity(similarities: jax.Array) -> jax.Array:
     return median + _NOISE_SIGMAS * (high - low) / _IQR_OF_NORMAL
 
 
-def similarity_of_nearest(similarities: jax.Array, num_similar: float) -> jax.Array:
+def similarity_of_nearest(similarities: jax.Array, num_similar: float | jax.Array) -> jax.Array:
     """Estimates the cosine above which an item has `num_similar` others on average.
 
     Args:

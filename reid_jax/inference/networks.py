@@ -147,12 +147,13 @@ def load_run(workdir: str | pathlib.Path) -> Network:
         UserError: there is none, it cannot be read, or its config breaks a rule.
     """
     config = run_config(workdir)
-    config_rules.check_config(ConfigDict({"data": config.data, "model": config.model}))
+    config_rules.check_config(ConfigDict({name: config[name] for name in ("data", "model", "embedding")}))
     model = models.build_model(config.model)
     shapes = models.variable_shapes(config, model, (config.data.height, config.data.width, 3))
     variables = checkpoints.restore_variables(workdir, shapes)
-    method = config.get("method", "")
-    return Network(model, variables, config, method, start.describe_run(config, method))
+    method, kind = config.get("method", ""), config.embedding.postprocess
+    fitted = None if kind == "none" else postprocess.from_arrays(kind, checkpoints.restore_fitted(workdir))
+    return Network(model, variables, config, method, start.describe_run(config, method), fitted)
 
 
 def published_data() -> ConfigDict:

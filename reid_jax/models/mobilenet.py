@@ -94,7 +94,7 @@ class MobileNetV2(nn.Module):
             UserError: a field breaks its rule.
         """
         field_checks.check_last_stride(self.last_stride)
-        field_checks.check_frozen_stages(self.frozen_stages, len(_STAGES))
+        field_checks.check_frozen_stages(self.frozen_stages, self.num_stages)
         field_checks.check_bn_group_size(self.bn_group_size)
         super().__post_init__()
 
@@ -132,6 +132,11 @@ class MobileNetV2(nn.Module):
                 x = jax.lax.stop_gradient(x)
         x = PointwiseConv(_LAST_CHANNELS, self.dtype, name=f"features_{place + 1}_0")(x)
         return nn.relu6(norm(name=f"features_{place + 1}_1")(x, train=train))
+
+    @property
+    def num_stages(self) -> int:
+        """How many stages there are, as `frozen_stages` counts them."""
+        return len(_STAGES)
 
     def frozen_prefixes(self) -> tuple[str, ...]:
         """Returns what the paths of the parameters begin with that `frozen_stages` freezes."""

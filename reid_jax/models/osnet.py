@@ -166,7 +166,7 @@ class OSNet(nn.Module):
             raise errors.UserError(
                 f"channels must be {len(_STAGES)} numbers, from the second on at least {multiple}, got {self.channels}"
             )
-        field_checks.check_frozen_stages(self.frozen_stages, len(_STAGES))
+        field_checks.check_frozen_stages(self.frozen_stages, self.num_stages)
         field_checks.check_bn_group_size(self.bn_group_size)
         super().__post_init__()
 
@@ -214,6 +214,11 @@ class OSNet(nn.Module):
         # Called inside the compact __call__, so that these modules are the network's own.
         dense = nn.Dense(_EMBEDDING_DIM, dtype=self.dtype, kernel_init=nn.initializers.normal(0.01), name="fc_0")
         return nn.relu(self._norm(train=train)(name="fc_1")(dense(jnp.mean(feature_map, axis=(1, 2)))))
+
+    @property
+    def num_stages(self) -> int:
+        """How many stages there are, as `frozen_stages` counts them."""
+        return len(_STAGES)
 
     def frozen_prefixes(self) -> tuple[str, ...]:
         """Returns what the paths of the parameters begin with that `frozen_stages` freezes."""

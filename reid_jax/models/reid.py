@@ -33,6 +33,7 @@ class ReidModel(nn.Module):
         num_stripes: stripes pooled besides, always by their mean; 0 = none.
         neck: "none", or "bn" for a batch norm of the pooled feature; stripes do not go through it.
         bn_group_size: images per group of the neck's batch norm; 0 = the whole batch. The backbone has its own.
+        keep_batch_norm: the backbone's batch norms use their running statistics in training, too, and leave them alone.
     """
 
     backbone: nn.Module
@@ -41,6 +42,7 @@ class ReidModel(nn.Module):
     num_stripes: int = 0
     neck: str = "none"
     bn_group_size: int = 0
+    keep_batch_norm: bool = False
 
     def __post_init__(self):
         """Checks the fields.
@@ -81,7 +83,8 @@ class ReidModel(nn.Module):
             raise errors.UserError(
                 f"images must be [B, H, W, 3] float, normalised, got shape {images.shape} of {images.dtype}"
             )
-        feature_map, token = _split(self.backbone(_renormalize(images, self.normalization), train=train))
+        by_batch = train and not self.keep_batch_norm
+        feature_map, token = _split(self.backbone(_renormalize(images, self.normalization), train=by_batch))
         # Not len(): in a model that is exported the batch has no number.
         _check_feature_map(feature_map, self.backbone, images.shape[0])
         # Pooling and everything after it is float32, whatever the backbone computes in.

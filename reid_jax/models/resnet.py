@@ -123,7 +123,7 @@ class ResNet(nn.Module):
             raise errors.UserError(f"stem must be one of {', '.join(STEMS)}, got {self.stem!r}")
         if self.ibn not in IBNS:
             raise errors.UserError(f"ibn must be one of {', '.join(IBNS)}, got {self.ibn!r}")
-        field_checks.check_frozen_stages(self.frozen_stages, len(self.stage_sizes))
+        field_checks.check_frozen_stages(self.frozen_stages, self.num_stages)
         field_checks.check_bn_group_size(self.bn_group_size)
         super().__post_init__()
 
@@ -166,6 +166,11 @@ class ResNet(nn.Module):
             if stage + 1 == self.frozen_stages:
                 x = jax.lax.stop_gradient(x)
         return x
+
+    @property
+    def num_stages(self) -> int:
+        """How many stages there are, as `frozen_stages` counts them."""
+        return len(self.stage_sizes)
 
     def frozen_prefixes(self) -> tuple[str, ...]:
         """Returns what the paths of the parameters begin with that `frozen_stages` freezes."""

@@ -83,7 +83,7 @@ class VisionTransformer(nn.Module):
         for name, choices in (("activation", ACTIVATIONS), ("position_resizing", vit_positions.RESIZINGS)):
             if getattr(self, name) not in choices:
                 raise errors.UserError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
-        field_checks.check_frozen_stages(self.frozen_stages, self.depth, unit="blocks")
+        field_checks.check_frozen_stages(self.frozen_stages, self.num_stages, unit="blocks")
         super().__post_init__()
 
     @nn.compact
@@ -158,6 +158,11 @@ class VisionTransformer(nn.Module):
             tokens.append(self.param("reg_token", _TOKEN_INIT, (1, self.num_registers, self.dim), jnp.float32))
         tokens = [jnp.broadcast_to(each.astype(self.dtype), (batch, *each.shape[1:])) for each in tokens]
         return jnp.concatenate((*tokens, patches), axis=1)
+
+    @property
+    def num_stages(self) -> int:
+        """How many stages there are, as `frozen_stages` counts them."""
+        return self.depth
 
     def frozen_prefixes(self) -> tuple[str, ...]:
         """Returns what the paths of the parameters begin with that `frozen_stages` freezes."""

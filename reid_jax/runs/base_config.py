@@ -1,6 +1,8 @@
-"""The fields that every method's config has, by data set: data, model, evaluation, run."""
+"""The fields that every method's config has, by data set: data, model, training, evaluation, run."""
 
 import ml_collections
+
+from reid_jax import postprocess
 
 # Person crops with ImageNet weights: the papers' setting. "folder": crops of your own, from a pretrained start that a
 # CPU can train.
@@ -48,6 +50,13 @@ def base_config(dataset: str) -> ml_collections.ConfigDict:
     config.num_devices = 0  # devices the batch is split over; 0 = all. The result does not depend on it
     config.data = _data_config(dataset)
     config.model = _model_config(dataset)
+    config.embedding = ml_collections.ConfigDict()
+    # What is done with embeddings before they are clustered, remembered and ranked, fitted to the training images without
+    # labels, anew after every iteration: "none" | "center" | "camera_center" | "pca_whiten" | "camera_whiten"; "auto":
+    # whitening for published weights, else centring, per camera where these are known.
+    config.embedding.postprocess = "none"
+    config.embedding.shrinkage = postprocess.SHRINKAGE  # of whitening: see reid_jax.postprocess.fit
+    config.train = _train_config()
     config.evaluation = ml_collections.ConfigDict()
     config.evaluation.batch_size = 256  # images embedded at a time, on all devices together
     config.evaluation.metric = "cosine"  # HCT sec. 4.2; "euclidean" | "sqeuclidean" | "cosine"
@@ -84,6 +93,17 @@ def _data_config(dataset: str) -> ml_collections.ConfigDict:
     return data
 
 
+def _train_config() -> ml_collections.ConfigDict:
+    """What no paper of the five has: each method's config adds its own fields."""
+    train = ml_collections.ConfigDict()
+    # Labels, ranking and what is kept are of a moving average of the model, which keeps this much of itself at a step;
+    # 0: of the model as the last step left it.
+    train.average_decay = 0.0
+    train.warmup_steps = 0  # of the run, over which the learning rate rises from 0
+    train.layer_decay = 1.0  # the rate of a backbone's stage, against that of the stage after it
+    return train
+
+
 def _model_config(dataset: str) -> ml_collections.ConfigDict:
     small, cifar, own = dataset in SMALL_DATASETS, dataset == CIFAR10, dataset == "folder"
     model = ml_collections.ConfigDict()
@@ -101,6 +121,8 @@ def _model_config(dataset: str) -> ml_collections.ConfigDict:
     model.pooling = "auto"  # "avg" | "gem" | "token", a transformer's own; "auto": as the backbone's publication
     model.normalization = "imagenet"  # of the pixels: "imagenet" | "half" | "clip"; weights given by name decide it
     model.neck = "none"  # "bn": a batch norm of the pooled feature, which centres it (Luo et al. 2019)
+    # Whether the backbone's batch norms keep the statistics of the weights, in training as well.
+    model.keep_batch_norm = False
     model.bn_group_size = 0  # images per batch-norm group; 0 = the whole batch. 16 imitates 4 cards at batch 64
     model.dtype = "float32"  # of the activations: "float32" | "bfloat16"; everything else stays float32
     # A name of `reid weights list`, a file of torch's or of data_prep/port_resnet.py, or empty: random.

@@ -24,6 +24,8 @@ from reid_jax.training.train_step import TrainState
 
 _LAST, _BEST = "last", "best"
 _MODEL = "variables"
+_FITTED = "postprocess"  # beside the model's variables, where embeddings are post-processed
+_TRAINED = "trained"  # what the optimizer moves, where the model is an average of that
 _SPARE_BYTES = 2**20  # for what a checkpoint has besides arrays
 
 
@@ -69,14 +71,15 @@ class Checkpoints:
         if not self.has_last():
             return None
         args = ocp.args.Composite(
-            variables=ocp.args.StandardRestore(like.variables),
+            variables=ocp.args.StandardRestore(_model_item(like)),
             optimizer=ocp.args.StandardRestore(_optimizer_item(like)),
             progress=ocp.args.JsonRestore(),
         )
         items = _read_newest(manager.directory, manager.all_steps(), lambda number: manager.restore(number, args=args))
         variables, optimizer = items["variables"], items["optimizer"]
-        state = TrainState(**optimizer, **variables)
-        return state, items["progress"]
+        fitted = variables.pop(_FITTED, ())
+        trained, average = (optimizer.pop(_TRAINED), variables) if like.average else (variables, ())
+        return TrainState(**optimizer, **trained, average=average, fitted=fitted), items["progress"]
 
     def close(self) -> None:
         """Waits for and closes what is open."""
@@ -96,7 +99,7 @@ class Checkpoints:
             manager.save(
                 number,
                 args=ocp.args.Composite(
-                    variables=ocp.args.StandardSave(state.variables),
+                    variables=ocp.args.StandardSave(_model_item(state)),
                     optimizer=ocp.args.StandardSave(_optimizer_item(state)),
                     progress=ocp.args.JsonSave(progress),
                 ),
@@ -130,6 +133,17 @@ def restore_variables(
     leaves = _read_model(checkpoint, like, optional, _read_variables)
     expected = traverse_util.flatten_dict(like, sep="/")
     return traverse_util.unflatten_dict({name: leaves.get(name, leaf) for name, leaf in expected.items()}, sep="/")
+
+
+def restore_fitted(checkpoint: str | pathlib.Path) -> dict[str, np.ndarray]:
+    """Reads the post-processing that a checkpoint has beside its model: arrays by name, none where there is none.
+
+    Raises:
+        UserError: there is no checkpoint, or it cannot be read.
+    """
+    folder, steps = find_model(checkpoint)
+    variables = _read_newest(folder, steps, lambda number: _read_variables(folder / str(number)))
+    return {name: np.asarray(values) for name, values in variables.get(_FITTED, {}).items()}
 
 
 def check_variables(checkpoint: str | pathlib.Path, like: dict[str, Any], *, optional: tuple[str, ...] = ()) -> None:
@@ -251,5 +265,10 @@ def _manager(folder: pathlib.Path, *, max_to_keep: int) -> ocp.CheckpointManager
     )
 
 
+def _model_item(state: TrainState) -> dict[str, Any]:
+    return state.variables | ({_FITTED: state.fitted} if state.fitted else {})
+
+
 def _optimizer_item(state: TrainState) -> dict[str, Any]:
-    return {"step": state.step, "opt_state": state.opt_state, "memory": state.memory}
+    rest = {"step": state.step, "opt_state": state.opt_state, "memory": state.memory}
+    return rest | {_TRAINED: state.trained} if state.average else rest

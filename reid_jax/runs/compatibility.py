@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from reid_jax import errors
+from reid_jax import errors, postprocess
 from reid_jax.runs import config_rules, logs, settings, start
 from reid_jax.runs.dataset import Dataset, load_dataset
 
@@ -25,7 +25,25 @@ FREE_FIELDS = (
     "train.num_iterations",
 )
 # Fields that came after runs were made, with the values that change nothing: those of a config.json that has none.
-NEUTRAL = {"model.normalization": "imagenet", "data.images_per_identity": 0.0, "augment.preset": "person"}
+NEUTRAL = {
+    "model.normalization": "imagenet",
+    "model.keep_batch_norm": False,
+    "data.images_per_identity": 0.0,
+    "augment.preset": "person",
+    "embedding.postprocess": "none",
+    "embedding.shrinkage": postprocess.SHRINKAGE,
+    "cluster.eps_gap": 0.0,
+    "memory.rule": "each",
+    "labels.similar_steps": 0,
+    "labels.first_similar": 1.0,
+    "loss.levels": "top",
+    "loss.singletons": True,
+    "loss.normalize": False,
+    "train.sampling_level": 0,
+    "train.average_decay": 0.0,
+    "train.warmup_steps": 0,
+    "train.layer_decay": 1.0,
+}
 # Of those a run that is finished must have had the last: that is how long it was.
 FINISHED_FREE_FIELDS = frozenset(FREE_FIELDS) - {"train.num_iterations"}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from reid_jax import distances, errors, evaluate, rules, selection
+from reid_jax import distances, errors, evaluate, memory, postprocess, rules, selection
 from reid_jax.cluster_dynamics import choices
 from reid_jax.linkage import cluster_distances
 from reid_jax.models import reid, resnet
@@ -35,11 +35,15 @@ _RULES = {
     "model.dtype": rules.one_of("float32", "bfloat16"),
     "model.frozen_stages": rules.at_least(0),
     "model.bn_group_size": rules.at_least(0),
+    "embedding.postprocess": rules.one_of("auto", *postprocess.KINDS),
+    "embedding.shrinkage": rules.at_least(0),
     "head.dim": rules.at_least(0),
     "head.dropout": rules.from_up_to(0, 1),
     "memory.momentum": rules.within(0, 1),
     "memory.kind": rules.one_of("unified", "cluster"),
+    "memory.rule": rules.one_of(*memory.MEMORY_RULES),
     "memory.cluster_momentum": rules.within(0, 1),
+    "memory.camera_momentum": rules.within(0, 1),
     "source.num_epochs": rules.at_least(1),
     "selection.threshold": rules.within(0, 1),
     "selection.compared": rules.one_of(*selection.COMPARED),
@@ -48,6 +52,7 @@ _RULES = {
     "cluster.max_iterations": rules.at_least(1),
     "cluster.num_init": rules.at_least(1),
     "cluster.eps": Rule("greater than 0 and less than 1", lambda value: 0 < value < 1),
+    "cluster.eps_gap": Rule("at least 0 and less than 1, or None", lambda value: value is None or 0 <= value < 1),
     "cluster.min_samples": rules.at_least(1),
     "cluster.k1": rules.at_least(1),
     "cluster.k2": rules.at_least(1),
@@ -61,6 +66,8 @@ _RULES = {
     "labels.num_levels": rules.at_least(1),
     "labels.interval": rules.within(0, _MOST_STEPS),
     "labels.warmup_steps": rules.within(0, _MOST_STEPS),
+    "labels.similar_steps": rules.within(0, _MOST_STEPS),
+    "labels.first_similar": rules.above(0),
     "dissimilarity.metric": rules.one_of(*distances.METRICS),
     "dissimilarity.part_weight": rules.within(0, 1),
     "dissimilarity.num_reliable": rules.at_least(1),
@@ -77,17 +84,26 @@ _RULES = {
     "train.batch_size": rules.at_least(2),
     "train.num_ids": rules.at_least(2),
     "train.num_instances": rules.at_least(1),
+    "train.sampling_level": rules.at_least(0),
     "train.num_frames": rules.at_least(1),
     "train.optimizer": rules.one_of("sgd", "adam"),
     "train.learning_rate": rules.above(0),
     "train.later_learning_rate": rules.above(0),
     "train.backbone_rate_factor": rules.at_least(0),
+    "train.average_decay": rules.from_up_to(0, 1),
+    "train.warmup_steps": rules.within(0, _MOST_STEPS),
+    "train.layer_decay": Rule("greater than 0 and at most 1", lambda value: 0 < value <= 1),
     "train.momentum": rules.from_up_to(0, 1),
     "train.weight_decay": rules.at_least(0),
+    "loss.levels": rules.one_of("top", "all"),
     "loss.kind": rules.one_of("triplet", "classifier", "repelled", "unified", "cluster"),
     "loss.margin": rules.at_least(0),
     "loss.reduction": rules.one_of("mean", "sum"),
     "loss.temperature": rules.above(0),
+    "loss.camera_weight": rules.at_least(0),
+    "loss.camera_temperature": rules.above(0),
+    "loss.num_negatives": rules.at_least(1),
+    "loss.support_weight": rules.at_least(0),
     "loss.own_weight": rules.within(0, 1),
     "loss.label_smoothing": rules.within(0, 1),
     "augment.preset": rules.one_of(*base_config.PRESETS),

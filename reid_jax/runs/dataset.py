@@ -145,6 +145,12 @@ class TrainingData(NamedTuple):
         return len(self.samples) - self.num_source
 
     @property
+    def camids(self) -> np.ndarray:
+        """[N] int64: the training samples' cameras; those of the source, which are others, count as unknown."""
+        source = np.full(self.num_source, identities.UNKNOWN, np.int64)
+        return np.concatenate([source, self.target.samples["train"].camids])
+
+    @property
     def source_labels(self) -> np.ndarray:
         """[N_s] int64: the first sample of a source sample's class."""
         return memory.first_index_labels(self.joined.train_ids[: self.num_source])

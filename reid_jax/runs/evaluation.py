@@ -6,8 +6,9 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from reid_jax import evaluate, features
+from reid_jax import evaluate, features, postprocess
 from reid_jax.distances import Reranking
+from reid_jax.postprocess import Postprocess
 from reid_jax.runs.dataset import Dataset
 
 
@@ -18,8 +19,17 @@ def evaluate_model(
     *,
     dataset: Dataset,
     mesh: Mesh,
+    fitted: Postprocess | None = None,
 ) -> dict[str, float]:
     """Ranks the gallery for every query, as `options` (config.evaluation) say.
+
+    Args:
+        options: config.evaluation.
+        embed_step: of the model.
+        variables: the model's.
+        dataset: with images.
+        mesh: the devices.
+        fitted: post-processing of the embeddings.
 
     Returns:
         Nothing where the data set has no queries; else mAP, rank1, rank5, rank10, rank20 and mINP as fractions, and
@@ -31,6 +41,10 @@ def evaluate_model(
         embed_split(embed_step, variables, dataset=dataset, split=split, mesh=mesh, batch_size=options.batch_size)
         for split in ("query", "gallery")
     )
+    if fitted is not None:
+        camids = {split: samples.camids for split, samples in dataset.samples.items()}
+        query = postprocess.apply(fitted, query, camids["query"])
+        gallery = postprocess.apply(fitted, gallery, camids["gallery"])
     return score(options, query, gallery, dataset=dataset)
 
 

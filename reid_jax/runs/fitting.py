@@ -13,7 +13,17 @@ from ml_collections import ConfigDict
 from reid_jax import errors, features, image_count
 from reid_jax.models import backbones
 from reid_jax.models.reid import ReidModel
-from reid_jax.runs import base_config, checkpoints, compatibility, config_rules, logs, models, settings, start
+from reid_jax.runs import (
+    base_config,
+    checkpoints,
+    compatibility,
+    config_rules,
+    embedding,
+    logs,
+    models,
+    settings,
+    start,
+)
 from reid_jax.runs import dataset as dataset_lib
 from reid_jax.runs.dataset import Dataset
 
@@ -49,6 +59,9 @@ def fit_config(config: ConfigDict, dataset: Dataset, workdir: str | pathlib.Path
         config.model = start.with_architecture(config.model)
     config.model.pooling = start.pooling_of(config.model)
     fit_size(config, dataset)
+    if config.embedding.postprocess == embedding.AUTO:
+        config.embedding.postprocess = embedding.choose(config, dataset)
+        print(f"embeddings are post-processed by {config.embedding.postprocess} (embedding.postprocess)", flush=True)
     _choose_counts(config, dataset, mesh)
     return config
 

@@ -39,6 +39,7 @@ def build_model(model: ConfigDict, kind: type[ReidModel] = ReidModel, **fields: 
         normalization=model.normalization,
         neck=model.neck,
         bn_group_size=model.bn_group_size,
+        keep_batch_norm=model.keep_batch_norm,
         **fields,
     )
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from reid_jax import losses, memory, sharding
+from reid_jax import errors, losses, memory, postprocess, sharding
 from reid_jax.embeddings import Features, unit_vectors
 from reid_jax.memory import ClassMemory, LookupTable
 from reid_jax.models import pooling
@@ -49,14 +49,21 @@ class Objective(NamedTuple):
 def triplet(config: ConfigDict) -> Objective:
     """Batch-hard triplet loss of the embeddings (HCT eq. 2)."""
     model = build_model(config.model)
-    options = {name: config.loss[name] for name in ("margin", "soft_margin", "reduction")}
 
     def loss(outputs: Features, targets: Targets, memory: tuple) -> jax.Array:
         del memory
-        embeddings = pooling.frame_mean(outputs.embeddings, config.train.num_frames)
-        return losses.batch_hard_triplet(embeddings, targets["labels"], **options)
+        return batch_hard(config, outputs, targets["labels"])
 
     return Objective(model, model, loss)
+
+
+def batch_hard(config: ConfigDict, outputs: Features, labels: jax.Array) -> jax.Array:
+    """Computes config.loss, the batch-hard triplet loss, of a batch's samples, labels [B]."""
+    embeddings = pooling.frame_mean(outputs.embeddings, config.train.num_frames)
+    if config.loss.normalize:
+        embeddings = unit_vectors(embeddings)
+    options = {name: config.loss[name] for name in ("margin", "soft_margin", "reduction")}
+    return losses.batch_hard_triplet(embeddings, labels, **options)
 
 
 def classifier(config: ConfigDict, *, num_classes: int, label_smoothing: float | None = None) -> Objective:
@@ -144,14 +151,14 @@ def unified_memory(config: ConfigDict) -> Objective:
     model, num_frames = build_model(config.model), config.train.num_frames
 
     def update_features(bank: ClassMemory, outputs: Features, targets: Targets) -> ClassMemory:
-        embeddings = batch_embeddings(outputs, num_frames)
+        embeddings = batch_embeddings(outputs, targets, num_frames)
         momentum = config.memory.momentum
         return bank._replace(
             rows=memory.update_lookup_table(bank.rows, embeddings, targets["indices"], momentum=momentum)
         )
 
     def loss(outputs: Features, targets: Targets, bank: ClassMemory) -> jax.Array:
-        embeddings = batch_embeddings(outputs, num_frames)
+        embeddings = batch_embeddings(outputs, targets, num_frames)
         return contrast_with_means(*bank, embeddings, targets["indices"], temperature=config.loss.temperature)
 
     return Objective(model, model, loss, update_memory=update_features)
@@ -162,12 +169,15 @@ def cluster_memory(config: ConfigDict) -> Objective:
     model, num_frames = build_model(config.model), config.train.num_frames
 
     def update_clusters(bank: ClassMemory, outputs: Features, targets: Targets) -> ClassMemory:
-        embeddings = batch_embeddings(outputs, num_frames)
+        embeddings = batch_embeddings(outputs, targets, num_frames)
         labels, momentum = bank.labels[targets["indices"]], config.memory.cluster_momentum
-        return bank._replace(rows=memory.update_lookup_table(bank.rows, embeddings, labels, momentum=momentum))
+        rows = memory.update_class_vectors(
+            bank.rows, embeddings, labels, momentum=momentum, rule=config.memory.get("rule", "each")
+        )
+        return bank._replace(rows=rows)
 
     def loss(outputs: Features, targets: Targets, bank: ClassMemory) -> jax.Array:
-        embeddings = batch_embeddings(outputs, num_frames)
+        embeddings = batch_embeddings(outputs, targets, num_frames)
         in_use = jax.ops.segment_sum(jnp.ones_like(bank.labels), bank.labels, num_segments=len(bank.labels)) > 0
         return losses.unified_contrastive(
             embeddings,
@@ -180,13 +190,20 @@ def cluster_memory(config: ConfigDict) -> Objective:
     return Objective(model, model, loss, update_memory=update_clusters)
 
 
-def batch_embeddings(outputs: Features, num_frames: int) -> jax.Array:
-    """Returns a batch's embeddings [B, D], of norm 1: the mean over each sample's frames."""
-    return unit_vectors(pooling.frame_mean(outputs.embeddings, num_frames))
+def batch_embeddings(outputs: Features, targets: Targets, num_frames: int) -> jax.Array:
+    """Returns a batch's embeddings [B, D], of norm 1: the mean over each sample's frames, post-processed as in the labels."""
+    rows = unit_vectors(pooling.frame_mean(outputs.embeddings, num_frames))
+    return postprocess.in_loss(targets["fitted"], rows, targets["camids"]) if "fitted" in targets else rows
 
 
 def contrast_with_means(
-    bank: jax.Array, labels: jax.Array, embeddings: jax.Array, indices: jax.Array, *, temperature: float
+    bank: jax.Array,
+    labels: jax.Array,
+    embeddings: jax.Array,
+    indices: jax.Array,
+    *,
+    temperature: float,
+    least_samples: jax.Array | None = None,
 ) -> jax.Array:
     """Computes the loss of a batch against the mean features of all classes (HCD eq. 1).
 
@@ -196,9 +213,17 @@ def contrast_with_means(
         embeddings: [B, D], of the batch.
         indices: [B], which samples those are.
         temperature: tau.
+        least_samples: [N] int32, at least 1: how many samples a label must have to be a class; those of others count
+            for nothing. None: one.
     """
     means, counts = memory.class_means(bank, labels)
-    return losses.unified_contrastive(embeddings, labels[indices], means, temperature=temperature, in_use=counts > 0)
+    in_use, counted = counts > 0, None
+    if least_samples is not None:
+        in_use = counts >= least_samples
+        counted = in_use[labels[indices]]
+    return losses.unified_contrastive(
+        embeddings, labels[indices], means, temperature=temperature, in_use=in_use, counted=counted
+    )
 
 
 def empty_table(state: TrainState, num_samples: int) -> LookupTable:
@@ -246,7 +271,8 @@ def restart_classifier(
     kernel = original["params"]["classifier"]["kernel"]
     fresh = {"kernel": 0.001 * jax.random.normal(key, kernel.shape)}
     variables = original | {"params": original["params"] | {"classifier": fresh}}
-    return init_train_state(variables, optimizer, mesh)._replace(step=state.step)
+    fresh = init_train_state(variables, optimizer, mesh, averaged=bool(state.average))
+    return fresh._replace(step=state.step, fitted=state.fitted)
 
 
 def make_optimizer(config: ConfigDict, *, steps_per_drop: int = 1) -> optax.GradientTransformation:
@@ -269,14 +295,30 @@ def make_optimizer(config: ConfigDict, *, steps_per_drop: int = 1) -> optax.Grad
         momentum=train.momentum,
         nesterov=train.get("nesterov", False),
         weight_decay=train.weight_decay,
-        rate_factors=_rate_factors(config.model, backbone=train.get("backbone_rate_factor", 1.0)),
+        rate_factors=_rate_factors(
+            config.model, backbone=train.get("backbone_rate_factor", 1.0), layer_decay=train.layer_decay
+        ),
         settable="later_learning_rate" in train,
+        warmup_steps=train.warmup_steps,
     )
 
 
-def _rate_factors(model: ConfigDict, *, backbone: float) -> dict[str, float]:
-    """Returns the learning rate's factors by parameter: 0 for frozen stages, `backbone` for the others of it."""
-    if not model.frozen_stages:
-        return {} if backbone == 1 else {"backbone/": backbone}
-    frozen = {f"backbone/{prefix}": 0.0 for prefix in build_backbone(model).frozen_prefixes()}
-    return frozen if backbone == 1 else {"backbone/": backbone} | frozen
+def _rate_factors(model: ConfigDict, *, backbone: float, layer_decay: float) -> dict[str, float]:
+    """Returns the learning rate's factors by parameter: 0 for frozen stages, `backbone` or less for the others of it."""
+    factors = {} if backbone == 1 else {"backbone/": backbone}
+    if layer_decay < 1:
+        factors |= _stage_factors(model, last=backbone, layer_decay=layer_decay)
+    if model.frozen_stages:
+        factors |= {f"backbone/{prefix}": 0.0 for prefix in build_backbone(model).frozen_prefixes()}
+    return factors
+
+
+def _stage_factors(model: ConfigDict, *, last: float, layer_decay: float) -> dict[str, float]:
+    """Returns the factors of a backbone's stages, of which each has `layer_decay` times that of the one after it."""
+    whole, factors = build_backbone(model), {}
+    if not hasattr(whole, "num_stages"):
+        raise errors.UserError(f"train.layer_decay must be 1 for a backbone of one's own, got {layer_decay}")
+    for stage in range(whole.num_stages, 0, -1):  # the prefixes up to a stage have those of the stages before
+        prefixes = whole.clone(frozen_stages=stage).frozen_prefixes()
+        factors |= {f"backbone/{prefix}": last * layer_decay ** (whole.num_stages - stage) for prefix in prefixes}
+    return factors

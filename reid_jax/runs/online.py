@@ -12,15 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from reid_jax import cluster_dynamics, errors, losses, memory, pseudo_labels, sampling
+from reid_jax import cluster_dynamics, errors, memory, pseudo_labels, sampling
 from reid_jax.cluster_dynamics import LabelBank
 from reid_jax.distances import k_reciprocal
 from reid_jax.embeddings import Features, l2_normalize
-from reid_jax.models import pooling
 from reid_jax.models.reid import ReidModel
 from reid_jax.runs.dataset import TrainingData
 from reid_jax.runs.models import build_model
-from reid_jax.runs.objectives import Objective, Targets, batch_embeddings, contrast_with_means
+from reid_jax.runs.objectives import Objective, Targets, batch_embeddings, batch_hard, contrast_with_means
 from reid_jax.runs.session import LABEL_STREAM, Session
 from reid_jax.training.train_step import TrainState
 
@@ -75,31 +74,64 @@ def check(config: ConfigDict, data: TrainingData) -> None:
     check_batch(config, data)
     with errors.prefixed("dynamics.", ValueError):
         cluster_dynamics.check_options(cluster_dynamics.Options(**config.dynamics), data.num_target)
-    if config.labels.init == "dbscan":
+    labels = config.labels
+    if labels.init == "dbscan":
         check_dbscan(config, data)
+    elif labels.warmup_steps and not config.loss.singletons and not data.num_source:
+        raise errors.UserError(
+            "labels.warmup_steps must be 0 with loss.singletons = false and labels.init = 'singletons', by which nothing "
+            f"would be trained until then, got {labels.warmup_steps}"
+        )
+    if config.train.sampling_level > labels.num_levels:
+        raise errors.UserError(
+            f"train.sampling_level must be at most labels.num_levels = {labels.num_levels}, got "
+            f"{config.train.sampling_level}"
+        )
+    if labels.similar_steps:
+        _check_rise(config, data)
+
+
+def _check_rise(config: ConfigDict, data: TrainingData) -> None:
+    """Checks what `num_similar_at` works with."""
+    if config.dynamics.min_similarity is not None or not config.dynamics.num_similar:
+        raise errors.UserError(
+            f"labels.similar_steps = {config.labels.similar_steps} needs dynamics.num_similar greater than 0, up to which "
+            f"it rises, and dynamics.min_similarity = None, got {config.dynamics.num_similar} and "
+            f"{config.dynamics.min_similarity}"
+        )
+    if not config.labels.first_similar < data.num_target - 1:
+        raise errors.UserError(
+            f"labels.first_similar must be less than the {data.num_target - 1} others of a sample, got "
+            f"{config.labels.first_similar}"
+        )
 
 
 def contrastive(config: ConfigDict, data: TrainingData) -> Objective:
-    """Returns HCD's objective: the loss of equation (1), by the labels that the bank step gives the batch."""
+    """Returns HCD's objective: the loss of equation (1), by the labels that the bank step gives the batch.
+
+    With config.loss.levels "all" it is the mean over the levels of the losses by their labels.
+    """
+    options: dict[str, Any] = {"temperature": config.loss.temperature}
+    if not config.loss.singletons:  # a class of the source's needs one sample
+        options["least_samples"] = np.where(np.arange(len(data.samples)) < data.num_source, 1, 2)
+    lowest = 0 if config.loss.levels == "all" else -1
 
     def loss(outputs: Features, targets: Targets, bank: BankMemory) -> jax.Array:
-        embeddings = batch_embeddings(outputs, config.train.num_frames)
-        labels = data.with_source(bank.bank.labels[-1])
-        return contrast_with_means(
-            bank.features, labels, embeddings, targets["indices"], temperature=config.loss.temperature
-        )
+        embeddings = batch_embeddings(outputs, targets, config.train.num_frames)
+        by_level = [
+            contrast_with_means(bank.features, data.with_source(labels), embeddings, targets["indices"], **options)
+            for labels in bank.bank.labels[lowest:]
+        ]
+        return sum(by_level) / len(by_level)
 
     return with_bank_step(config, data, build_model(config.model), loss)
 
 
 def triplet(config: ConfigDict, data: TrainingData) -> Objective:
     """Returns the batch-hard triplet loss by the labels that the bank step gives the batch."""
-    options = {name: config.loss[name] for name in ("margin", "soft_margin", "reduction")}
 
     def loss(outputs: Features, targets: Targets, bank: BankMemory) -> jax.Array:
-        embeddings = pooling.frame_mean(outputs.embeddings, config.train.num_frames)
-        labels = data.with_source(bank.bank.labels[-1])[targets["indices"]]
-        return losses.batch_hard_triplet(embeddings, labels, **options)
+        return batch_hard(config, outputs, data.with_source(bank.bank.labels[-1])[targets["indices"]])
 
     return with_bank_step(config, data, build_model(config.model), loss)
 
@@ -114,11 +146,11 @@ def with_bank_step(
     key = jax.random.fold_in(jax.random.key(config.seed), LABEL_STREAM)
 
     def prepare_memory(bank: BankMemory, outputs: Features, targets: Targets) -> BankMemory:
-        embeddings = batch_embeddings(outputs, config.train.num_frames)
+        embeddings = batch_embeddings(outputs, targets, config.train.num_frames)
         return bank_step(config, data, bank, embeddings, targets["indices"], key=key)
 
     def update_memory(bank: BankMemory, outputs: Features, targets: Targets) -> BankMemory:
-        embeddings = batch_embeddings(outputs, config.train.num_frames)
+        embeddings = batch_embeddings(outputs, targets, config.train.num_frames)
         features = update_features(config, bank, embeddings, targets["indices"])
         return bank._replace(features=features, step=bank.step + 1)
 
@@ -148,12 +180,25 @@ def bank_step(
     own = indices[-config.train.num_ids * config.train.num_instances :] - data.num_source
 
     def split_and_merge() -> LabelBank:  # for h = 1..H
-        step_key = jax.random.fold_in(key, bank.step)
-        return cluster_dynamics.update_label_bank(bank.bank, features, own, key=step_key, **config.dynamics)
+        options = dict(config.dynamics) | {"key": jax.random.fold_in(key, bank.step)}
+        if config.labels.similar_steps:
+            options["num_similar_now"] = num_similar_at(config, bank.step)
+        return cluster_dynamics.update_label_bank(bank.bank, features, own, **options)
 
     # Table 4: every (I + 1)-th step; the reference code's first ones are a warm-up.
     is_due = (bank.step >= config.labels.warmup_steps) & (bank.step % (config.labels.interval + 1) == 0)
     return bank._replace(bank=jax.lax.cond(is_due, split_and_merge, lambda: bank.bank))
+
+
+def num_similar_at(config: ConfigDict, step: jax.Array) -> jax.Array:
+    """Returns how many similar samples one has at a train step, scalar float32.
+
+    It rises linearly from labels.first_similar at the first label update to dynamics.num_similar, which it has from
+    labels.similar_steps train steps later on.
+    """
+    labels, last = config.labels, config.dynamics.num_similar
+    done = jnp.clip((step - labels.warmup_steps) / labels.similar_steps, 0.0, 1.0)
+    return labels.first_similar + (last - labels.first_similar) * done
 
 
 def update_features(config: ConfigDict, bank: BankMemory, embeddings: jax.Array, indices: jax.Array) -> jax.Array:
@@ -199,9 +244,18 @@ def level_labels(state: TrainState) -> np.ndarray:
     return np.stack(levels, axis=1).astype(np.int32)
 
 
-def top_labels(state: TrainState) -> np.ndarray:
-    """Returns the top level's labels [N_t], 0..N_t-1 with gaps."""
-    return np.asarray(state.memory.bank.labels[-1])
+def sampling_labels(config: ConfigDict, bank: LabelBank) -> np.ndarray:
+    """Returns the labels [N_t] that batches are drawn by, 0..N_t-1 with gaps; -1: not drawn.
+
+    They are those of config.train.sampling_level. Without config.loss.singletons, samples that are alone at the top level
+    are not drawn, unless fewer than a batch are not alone: then all are.
+    """
+    train, by_level = config.train, np.asarray(bank.labels)
+    labels, top = by_level[train.sampling_level - 1], by_level[-1]  # level 0: the last, too
+    is_drawn = config.loss.singletons | (np.bincount(top)[top] > 1)
+    if is_drawn.sum() < train.num_ids * train.num_instances:
+        return labels
+    return np.where(is_drawn, labels, -1)
 
 
 def draw_batches(

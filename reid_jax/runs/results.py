@@ -45,6 +45,8 @@ def _label_parts(record: dict[str, Any]) -> list[str]:
         parts.append(f"reliable {100 * record['reliable_precision']:.1f}% right")
     if "reliable_cross_camera" in record:
         parts.append(f"{100 * record['reliable_cross_camera']:.1f}% across cameras")
+    if "unreliable" in record:
+        parts.append(f"{100 * record['unreliable']:.1f}% unreliable")
     if "selected" in record:
         parts.append(f"{100 * record['selected']:.1f}% selected")
     return parts

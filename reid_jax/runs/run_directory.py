@@ -153,6 +153,13 @@ class RunDirectory:
             metrics = {name: float(arrays[name]) for name in arrays if arrays[name].ndim == 0}
             return arrays["pseudo_labels"], metrics
 
+    def first_metric(self, name: str) -> float | None:
+        """Returns what was logged with the first iteration's pseudo labels; None in that iteration, or if it was not."""
+        if self.iteration == 1:
+            return None
+        with np.load(self._pseudo_labels_path(1), allow_pickle=False) as arrays:
+            return float(arrays[name]) if name in arrays else None
+
     def previous_pseudo_labels(self) -> np.ndarray | None:
         """Returns the last iteration's pseudo labels; None in the first."""
         if self.iteration == 1:

@@ -14,10 +14,11 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from reid_jax import augment, errors, features, sampling, sharding
+from reid_jax import augment, errors, features, postprocess, sampling, sharding
 from reid_jax.data.batches import device_batches
 from reid_jax.embeddings import Features
-from reid_jax.runs import baselines, compatibility, config_rules, fitting, memory_limits, models, settings
+from reid_jax.postprocess import Postprocess
+from reid_jax.runs import baselines, compatibility, config_rules, embedding, fitting, memory_limits, models, settings
 from reid_jax.runs.dataset import Dataset, TrainingData, load_training_data
 from reid_jax.runs.evaluation import evaluate_model
 from reid_jax.runs.objectives import Objective, make_optimizer
@@ -45,6 +46,7 @@ class Session:
         embed_step: for evaluation.
         label_embed_step: for labels; the same one unless the objective has another embedder for them.
         run: the run directory and the loop's position in it.
+        embedded: the training samples' features, as the network gives them, of the last state that was asked for.
     """
 
     config: ConfigDict
@@ -57,6 +59,7 @@ class Session:
     embed_step: features.EmbedStep
     label_embed_step: features.EmbedStep
     run: RunDirectory
+    embedded: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def dataset(self) -> Dataset:
@@ -97,7 +100,9 @@ class Session:
             variables: of the initial model; None: `initial_variables`.
         """
         variables = self.initial_variables() if variables is None else variables
-        state = init_train_state(variables, self.optimizer, self.mesh)
+        averaged = self.config.train.average_decay > 0
+        state = init_train_state(variables, self.optimizer, self.mesh, averaged=averaged)
+        state = self._like_checkpoint(state) if self.run.is_resuming() else self.fit_postprocess(state)
         if init_memory is not None:
             state = self.with_memory(state, init_memory(state))
         state = self.run.restore(state)
@@ -113,16 +118,48 @@ class Session:
         return state._replace(memory=sharding.put_replicated(self.mesh, memory))
 
     def embed(self, state: TrainState) -> Features:
-        """Embeds the training samples without augmentation: NumPy arrays [N, ...], not normalised."""
-        with self.run.phase("embed"):
-            return features.embed_samples(
-                self.label_embed_step,
-                state.variables,
-                self.data.images,
-                self.data.samples,
-                self.mesh,
-                batch_size=self.config.evaluation.batch_size,
-            )
+        """Embeds the training samples without augmentation: NumPy arrays [N, ...].
+
+        They are as the network gives them or, where config.embedding says so, post-processed and L2-normalised.
+        """
+        raw = self._embed(state)
+        fitted = self._fitted(state)
+        return raw if fitted is None else embedding.processed(self.config.embedding, raw, fitted, self.data)
+
+    def _embed(self, state: TrainState) -> Features:
+        """Embeds the training samples as the network does, once for a state."""
+        leaf = jax.tree.leaves(state.variables)[0]
+        if self.embedded.get("of") is not leaf:
+            with self.run.phase("embed"):
+                found = features.embed_samples(
+                    self.label_embed_step,
+                    state.variables,
+                    self.data.images,
+                    self.data.samples,
+                    self.mesh,
+                    batch_size=self.config.evaluation.batch_size,
+                )
+            self.embedded.update(of=leaf, features=found)
+        return self.embedded["features"]
+
+    def fit_postprocess(self, state: TrainState) -> TrainState:
+        """Returns the state with config.embedding's post-processing fitted to what its model makes of the target."""
+        if self.config.embedding.postprocess == "none":
+            return state
+        return self._with_fitted(state, embedding.fit(self.config.embedding, self._embed(state).embeddings, self.data))
+
+    def _with_fitted(self, state: TrainState, fitted: Postprocess) -> TrainState:
+        return state._replace(fitted=sharding.put_replicated(self.mesh, postprocess.arrays(fitted)))
+
+    def _fitted(self, state: TrainState) -> Postprocess | None:
+        return embedding.fitted_of(self.config.embedding, state.fitted)
+
+    def _like_checkpoint(self, state: TrainState) -> TrainState:
+        """Returns the state with post-processing of the shapes that a checkpoint has, which will replace it."""
+        options = self.config.embedding
+        if options.postprocess == "none":
+            return state
+        return self._with_fitted(state, embedding.zeros(options, self.embedding_zeros(state).shape[1], self.data))
 
     def embedding_zeros(self, state: TrainState) -> np.ndarray:
         """Returns zeros of the shape [N, D] of the training samples' embeddings, where only that matters."""
@@ -134,7 +171,12 @@ class Session:
         """Ranks the gallery for every query; see `evaluation.evaluate_model`."""
         with self.run.phase("evaluate"):
             return evaluate_model(
-                self.config.evaluation, self.embed_step, state.variables, dataset=self.dataset, mesh=self.mesh
+                self.config.evaluation,
+                self.embed_step,
+                state.variables,
+                dataset=self.dataset,
+                mesh=self.mesh,
+                fitted=self._fitted(state),
             )
 
     def measure_baselines(self, state: TrainState) -> dict[str, dict[str, float]]:
@@ -178,6 +220,8 @@ class Session:
             learning_rate: (epoch) -> the rate, of an optimizer whose rate is set; None: the optimizer's own.
         """
         run, config = self.run, self.config
+        if state.fitted:
+            targets = targets | {"camids": self.data.camids}
         frames = [self._draw_frames(batches, epoch) for epoch, batches in enumerate(epochs, start=run.epoch)]
         # One iterator over all epochs, so that prefetching does not stop between them.
         images = device_batches(self.data.images, np.concatenate(frames), self.mesh)
@@ -211,11 +255,17 @@ class Session:
         samples = self.dataset.samples["train"]
         return measure(labels, self.run.previous_pseudo_labels(), self.dataset.train_ids, camids=samples.camids)
 
-    def end_iteration(self, state: TrainState, label_metrics: dict[str, Any]) -> None:
-        """Evaluates the model, logs the iteration, keeps the best model, and saves where the run is."""
+    def end_iteration(self, state: TrainState, label_metrics: dict[str, Any]) -> TrainState:
+        """Evaluates the model, logs the iteration, keeps the best model, and saves where the run is.
+
+        Returns:
+            The state to go on from: its post-processing, where there is any, is fitted to what its model has become.
+        """
+        state = self.fit_postprocess(state)
         scores = self.evaluate(state)
         loss = {"loss": float(np.mean(self.run.losses))}
         self.run.end_iteration(state, label_metrics | loss | scores)
+        return state
 
     def finish(self) -> dict[str, Any]:
         """Writes and prints the result, and returns it."""
@@ -261,6 +311,7 @@ def open_session(
     config_rules.check_config(config)
     batch_size = step_size(config, data)
     sharding.check_batch_size(mesh, batch_size)
+    embedding.check(config, data)
     if check is not None:
         check(config, data)
     trained = objective(config, data)
@@ -282,6 +333,7 @@ def open_session(
         mesh,
         prepare_memory=trained.prepare_memory,
         update_memory=trained.update_memory,
+        average_decay=config.train.average_decay,
     )
     embed_step = features.make_embed_step(trained.embedder, mesh)
     label_embedder = trained.label_embedder

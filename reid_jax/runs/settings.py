@@ -122,8 +122,9 @@ def with_earlier(config: ConfigDict, earlier: dict[str, Any]) -> ConfigDict:
         # The weights need no longer be on the machine.
         for field in ("backbone", "normalization"):
             config.model[field] = earlier.get(f"model.{field}", config.model[field])
-    if config.model.pooling == "auto":
-        config.model.pooling = earlier.get("model.pooling", "auto")
+    for section, field in (("model", "pooling"), ("embedding", "postprocess")):
+        if config[section][field] == "auto":
+            config[section][field] = earlier.get(f"{section}.{field}", "auto")
     return config
 
 

@@ -19,6 +19,7 @@ def make_optimizer(
     nesterov: bool = False,
     rate_factors: Mapping[str, float] | None = None,
     settable: bool = False,
+    warmup_steps: int = 0,
 ) -> optax.GradientTransformation:
     """Builds SGD or Adam with the weight decay added to the gradient (L2, as torch's are; not decoupled).
 
@@ -32,6 +33,7 @@ def make_optimizer(
             multiplied by, as torch's parameter groups do; the longest key counts. 0 freezes them. A key that no
             parameter's path begins with is an error at `init`.
         settable: keep the rate, a number, in the optimizer's state, where `with_learning_rate` can change it.
+        warmup_steps: the first steps, over which the rate rises from 0, linearly, to what it is without them.
 
     Raises:
         UserError: unknown name, or a negative rate or decay.
@@ -47,12 +49,15 @@ def make_optimizer(
     else:
         raise errors.UserError(f"optimizer must be 'sgd' or 'adam', got {name!r}")
     scale = optax.inject_hyperparams(optax.scale_by_learning_rate) if settable else optax.scale_by_learning_rate
-    return optax.chain(
+    parts = [
         optax.add_decayed_weights(weight_decay),
         direction,
         scale(learning_rate),
         _scale_by_path(rate_factors or {}),
-    )
+    ]
+    if warmup_steps:  # else no part of the state, so that checkpoints without it stay readable
+        parts.append(optax.scale_by_schedule(lambda step: jnp.minimum(1.0, (step + 1) / warmup_steps)))
+    return optax.chain(*parts)
 
 
 def with_learning_rate(opt_state: optax.OptState, learning_rate: float) -> optax.OptState:

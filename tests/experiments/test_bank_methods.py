@@ -84,7 +84,19 @@ def test_every_level_is_kept_and_judged(uninterrupted):
     [
         (
             "cluster_dynamics",
-            {"labels__init": "dbscan", "labels__warmup_steps": 4, "labels__interval": 1, "dynamics__anchors": "random"},
+            {
+                "labels__init": "dbscan",
+                "labels__warmup_steps": 4,
+                "labels__interval": 1,
+                "labels__similar_steps": 3,
+                "dynamics__anchors": "random",
+                "loss__levels": "all",
+                "loss__singletons": False,
+                "memory__momentum": 0.2,
+                "memory__refresh": False,
+                "train__sampling_level": 1,
+                "train__average_decay": 0.9,
+            },
         ),
         ("dbscan", {"memory__kind": "cluster"}),
     ],

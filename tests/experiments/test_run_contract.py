@@ -19,15 +19,24 @@ PK = BASE | tiny_runs.PK_OVERRIDES
 LOOKUP = BASE | {"train.first_epochs": 2, "train.batch_size": 8}
 DBSCAN = {"cluster.k1": 6, "cluster.k2": 3, "train.num_steps": 2}
 METHODS = {
+    "contrast": PK
+    | DBSCAN
+    | {
+        "cluster.min_samples": 2,
+        "cluster.eps_gap": 0.02,
+        "train.warmup_steps": 2,
+        "embedding.postprocess": "camera_whiten",
+    },
     # The one with baselines.
     "hct": PK | {"cluster.merge_percent": 0.1, "cluster.num_steps": 8, "evaluation.baselines": True},
     "buc": LOOKUP | {"cluster.merge_percent": 0.1, "stop.when": "never"},
     "softened": LOOKUP | {"dissimilarity.num_parts": 3},
-    "supervised": PK,
+    "supervised": PK | {"loss.normalize": True},
     "pul": BASE | {"source.dataset": "tiny", "source.num_epochs": 2, "cluster.num_clusters": 8, "train.batch_size": 8},
     "cluster_dynamics": PK
     | DBSCAN
-    | {"dynamics.num_neighbors": 8, "dynamics.k": 4, "dynamics.max_units": 8, "dynamics.num_similar": 5.0},
+    | {"dynamics.num_neighbors": 8, "dynamics.k": 4, "dynamics.max_units": 8, "dynamics.num_similar": 5.0}
+    | {"labels.similar_steps": 3, "loss.levels": "all", "loss.singletons": False, "train.sampling_level": 1},
     "dbscan": PK | DBSCAN | {"cluster.min_samples": 2},
     "combine": PK | DBSCAN | {"cluster.num_steps": 8, "labels.method": "hct", "loss.kind": "cluster"},
 }

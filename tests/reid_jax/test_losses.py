@@ -193,3 +193,25 @@ def test_unified_contrastive_equals_its_definition_over_the_rows_in_use():
     found = losses.unified_contrastive(jnp.float32(VECTORS), CLASSES, jnp.float32(TABLE), in_use=jnp.asarray(in_use))
     assert float(found) == pytest.approx(expected, rel=1e-4)
     assert float(found) < float(losses.unified_contrastive(jnp.float32(VECTORS), CLASSES, jnp.float32(TABLE)))
+
+
+def test_samples_that_do_not_count_are_as_if_not_there():
+    in_use, counted = np.isin(np.arange(9), [1, 3, 8]), np.isin(CLASSES, [1, 3])
+
+    def loss(vectors, classes, **options):
+        return losses.unified_contrastive(vectors, classes, jnp.float32(TABLE), in_use=jnp.asarray(in_use), **options)
+
+    whole, among = jax.value_and_grad(loss)(jnp.float32(VECTORS), CLASSES, counted=jnp.asarray(counted))
+    alone, without = jax.value_and_grad(loss)(jnp.float32(VECTORS[counted]), CLASSES[counted])
+    assert float(whole) == pytest.approx(float(alone), rel=1e-6)
+    np.testing.assert_allclose(among[counted], without, rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(among[~counted], 0)
+
+
+@pytest.mark.parametrize("in_use", [None, np.zeros(9, bool)])
+def test_where_no_sample_counts_the_loss_is_nothing(in_use):
+    def loss(vectors):
+        return losses.unified_contrastive(vectors, CLASSES, TABLE, in_use=in_use, counted=jnp.zeros(5, bool))
+
+    value, gradient = jax.value_and_grad(loss)(jnp.float32(VECTORS))
+    assert value == 0 and (np.asarray(gradient) == 0).all()

@@ -1,6 +1,7 @@
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
@@ -210,3 +211,24 @@ def test_one_array_is_one_block():
     rows = np.random.default_rng(0).normal(size=(20, 6))
     one, blocks = (postprocess.fit("pca_whiten", given) for given in (rows, [rows[:7], rows[7:]]))
     np.testing.assert_allclose(one.projection, blocks.projection, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", postprocess.KINDS[1:])
+def test_in_a_loss_it_is_the_same(kind):
+    rng = np.random.default_rng(0)
+    rows, camids = rng.normal(size=(30, 5)) + 1, rng.integers(0, 3, 30)
+    fitted = postprocess.fit(kind, rows, camids=camids)
+    arrays = postprocess.arrays(fitted)
+    assert all(np.size(array) for array in arrays.values())  # orbax saves no empty ones
+    again = postprocess.from_arrays(kind, arrays)
+    assert all(np.array_equal(getattr(again, name), getattr(fitted, name)) for name in fitted._fields)
+    unit = np.float32(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+    np.testing.assert_allclose(
+        postprocess.in_loss(arrays, jnp.asarray(unit), jnp.asarray(camids)),
+        postprocess.apply(fitted, rows, camids),
+        atol=1e-5,
+    )
+    at_mean = jnp.asarray(fitted.camera_means[:1] if len(fitted.cameras) else fitted.mean[None])
+    camera = jnp.asarray(fitted.cameras[:1] if len(fitted.cameras) else [-1])
+    gradient = jax.grad(lambda x: postprocess.in_loss(arrays, x, camera).sum())(at_mean)
+    assert jnp.isfinite(gradient).all()

@@ -218,6 +218,24 @@ def test_a_filler_and_an_item_twice_change_nothing():
     assert once.labels.tolist() == again.labels.tolist() != bank.labels.tolist()
 
 
+def test_the_number_of_similar_items_may_change_without_a_compilation():
+    features, _ = clustered_features(num_ids=4, size=10, dim=32, spread=0.6)
+    features, start, indices = jnp.asarray(features), init_label_bank(40), jnp.arange(20)
+    counts = cluster_dynamics.bank._update._cache_size
+    update_label_bank(start, features, indices, num_similar_now=1.0, **SMALL)
+    compiled, found = counts(), []
+    for num_similar in (0.5, 4.5, 20.0):
+        bank = update_label_bank(start, features, indices, num_similar_now=jnp.float32(num_similar), **SMALL)
+        found.append(bank.labels.tolist())
+    assert counts() == compiled
+    for num_similar, labels in zip((0.5, 4.5, 20.0), found):
+        assert labels == update_label_bank(start, features, indices, num_similar=num_similar, **SMALL).labels.tolist()
+    # It goes before a cosine that is given; the more there are, the fewer clusters.
+    bank = update_label_bank(start, features, indices, num_similar_now=4.5, min_similarity=0.9, **SMALL)
+    assert bank.labels.tolist() == found[1]
+    assert len(np.unique(found[0][-1])) > len(np.unique(found[1][-1]))
+
+
 def test_random_anchors_follow_the_key():
     features, _ = clustered_features(num_ids=6, size=10, dim=32, spread=0.8)
     bank = label_bank_from(np.zeros(60, int), num_levels=1)

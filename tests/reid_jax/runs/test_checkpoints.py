@@ -44,6 +44,26 @@ def test_restores_the_newest_exactly(tmp_path, meshes):
     assert sorted(path.name for path in (tmp_path / "checkpoints/last").iterdir()) == ["10", "15"]
 
 
+def test_an_average_and_what_was_fitted_come_back(tmp_path, meshes):
+    """What is trained, its average, which is the model to use, and the post-processing of its embeddings."""
+    plain = make_state(meshes[0], step=3)
+    fitted = {"mean": jnp.float32([1, 2]), "cameras": jnp.int32([0, 4])}
+    state = plain._replace(average=jax.tree.map(lambda x: x / 2, plain.trained), fitted=fitted)
+    store = checkpoints.Checkpoints(tmp_path)
+    store.save_last(state, {})
+    store.save_best(state, {})
+    found, _ = store.restore_last(jax.tree.map(jnp.zeros_like, state))
+    store.close()
+    assert equal(found, state) and not equal(found.variables, found.trained)
+    assert equal(checkpoints.restore_variables(tmp_path, plain.variables), state.average)
+    kept = checkpoints.restore_fitted(tmp_path)
+    assert kept.keys() == fitted.keys() and all(np.array_equal(kept[name], fitted[name]) for name in fitted)
+    plain_store = checkpoints.Checkpoints(tmp_path / "plain")
+    plain_store.save_best(plain, {})
+    plain_store.close()
+    assert checkpoints.restore_fitted(tmp_path / "plain") == {}
+
+
 def test_saving_a_step_again_replaces_it(tmp_path, meshes):
     store = checkpoints.Checkpoints(tmp_path)
     store.save_best(make_state(meshes[0], step=5), {"try": 1})

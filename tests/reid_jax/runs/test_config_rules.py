@@ -4,18 +4,31 @@ import ml_collections
 import pytest
 
 from reid_jax import errors
-from reid_jax.experiments.configs import buc, cluster_dynamics, combine, dbscan, hct, pul, softened, supervised
+from reid_jax.experiments.configs import (
+    buc,
+    cluster_dynamics,
+    combine,
+    contrast,
+    dbscan,
+    hct,
+    pul,
+    softened,
+    supervised,
+)
 from reid_jax.runs import base_config, config_rules, settings
 
-METHODS = (hct, supervised, buc, softened, pul, cluster_dynamics, dbscan, combine)
+METHODS = (contrast, hct, supervised, buc, softened, pul, cluster_dynamics, dbscan, combine)
 # Names, files and switches; a backbone is checked where it is built.
 FREE = {
     *("data.dataset", "data.dir", "data.cache_dir", "data.tracklets", "model.backbone", "model.weights"),
     *(
         "model.checkpoint",
+        "model.keep_batch_norm",
         "cluster.normalize",
         "train.nesterov",
         "loss.soft_margin",
+        "loss.normalize",
+        "loss.singletons",
         "memory.reset",
         "augment.sized_crop",
     ),
@@ -52,6 +65,10 @@ def test_every_methods_config_keeps_the_rules_and_every_rule_has_a_field():
         (hct, "augment.flip_probability", 1.5, "augment.flip_probability must be in 0..1, got 1.5"),
         (hct, "augment.padding", -1, "augment.padding must be at least 0, got -1"),
         (hct, "loss.margin", -0.1, "loss.margin must be at least 0, got -0.1"),
+        (cluster_dynamics, "loss.levels", "lowest", "loss.levels must be one of top, all, got 'lowest'"),
+        (combine, "train.sampling_level", -1, "train.sampling_level must be at least 0, got -1"),
+        (cluster_dynamics, "labels.first_similar", 0.0, "labels.first_similar must be greater than 0, got 0.0"),
+        (combine, "labels.similar_steps", -1, "labels.similar_steps must be in 0..2147483646, got -1"),
         (buc, "augment.sized_crop_area", (0.5, 1.5), "augment.sized_crop_area must be two numbers (least, greatest)"),
         (buc, "augment.sized_crop_area", (0.9, 0.5), "greater than 0, in order, at most 1, got (0.9, 0.5)"),
         (buc, "augment.sized_crop_aspect", (0.0, 2.0), "augment.sized_crop_aspect must be two numbers"),

@@ -93,7 +93,7 @@ def test_fields_that_are_given_win():
     assert found["cluster.num_steps"] == 94  # of 129 merges
 
 
-AT_HAND = {"dynamics.min_similarity"}  # of the features of every iteration
+AT_HAND = {"cluster.eps_gap", "dynamics.min_similarity"}  # of the features of every iteration
 
 
 def none_of(config):

@@ -79,3 +79,15 @@ def test_errors():
         optimizers.make_optimizer("sgd", 0.0, weight_decay=0.0)
     with pytest.raises(errors.UserError, match="weight_decay"):
         optimizers.make_optimizer("sgd", 0.1, weight_decay=-1.0)
+
+
+def test_the_rate_rises_over_the_first_steps():
+    optimizer = optimizers.make_optimizer("sgd", 1.0, weight_decay=0.0, momentum=0.0, warmup_steps=4)
+    state, found = optimizer.init(jnp.float32(0)), []
+    for _ in range(6):
+        update, state = optimizer.update(jnp.float32(1), state, jnp.float32(0))
+        found.append(-float(update))
+    assert found == [0.25, 0.5, 0.75, 1, 1, 1]
+    # Without it the state is as it was before there was such an option, so that checkpoints stay readable.
+    without = optimizers.make_optimizer("sgd", 1.0, weight_decay=0.0, momentum=0.0)
+    assert len(optimizer.init(jnp.float32(0))) == len(without.init(jnp.float32(0))) + 1

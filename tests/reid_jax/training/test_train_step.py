@@ -107,3 +107,44 @@ def test_embeddings_that_float32_cannot_normalise_are_named(meshes, value):
 
     with pytest.raises(errors.NonFiniteLossError, match=f"1 of 40 embeddings are not .* that of {SAMPLES.names[3]};"):
         features.embed_samples(embed_step, {}, IMAGES, SAMPLES, meshes[0], batch_size=40)
+
+
+def test_the_average_follows_the_model_and_is_what_is_kept(meshes):
+    model, _, _ = make(meshes[0])
+    optimizer = optimizers.make_optimizer("sgd", 0.05, weight_decay=0.0)
+    step = train_step.make_train_step(
+        model,
+        lambda outputs, labels, memory: losses.batch_hard_triplet(outputs.embeddings, labels),
+        optimizer,
+        functools.partial(augment.augment, padding=2),
+        meshes[0],
+        average_decay=0.5,
+    )
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 16, 8, 3)), train=False)
+    state = train_step.init_train_state(variables, optimizer, meshes[0], averaged=True)
+    expected = jax.tree.map(np.asarray, variables)
+    for number, kept in enumerate((1 / 10, 2 / 11, 3 / 12)):  # (1 + n) / (10 + n), below the decay
+        rows = np.arange(8) + 8 * number
+        (images,) = device_batches(IMAGES, rows[None], meshes[0])
+        state, _ = step(state, jax.random.key(1), images, LABELS[rows])
+        expected = jax.tree.map(lambda old, new: kept * old + (1 - kept) * np.asarray(new), expected, state.trained)
+    for a, b in zip(jax.tree.leaves(state.variables), jax.tree.leaves(expected)):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+    late = train_step.move_average({"w": jnp.float32(1)}, {"w": jnp.float32(3)}, jnp.int32(1000), decay=0.75)
+    assert float(late["w"]) == pytest.approx(0.75 * 1 + 0.25 * 3)
+
+
+def test_what_was_fitted_reaches_the_loss_and_stays(meshes):
+    model, _, new_state = make(meshes[0])
+    optimizer = optimizers.make_optimizer("sgd", 0.05, weight_decay=5e-4)
+    step = train_step.make_train_step(
+        model,
+        lambda outputs, targets, memory: jnp.sum(targets["fitted"]["mean"]) + 0 * jnp.sum(outputs.embeddings),
+        optimizer,
+        functools.partial(augment.augment, padding=2),
+        meshes[0],
+    )
+    state = new_state()._replace(fitted={"mean": jnp.float32([1, 2.5])})
+    (images,) = device_batches(IMAGES, np.arange(8)[None], meshes[0])
+    state, loss = step(state, jax.random.key(1), images, {"labels": LABELS[:8]})
+    assert float(loss) == 3.5 and state.fitted["mean"].tolist() == [1, 2.5]

@@ -1,0 +1,121 @@
+"""Training against vectors that stand for clusters, and for what each camera saw of them: memory and objective.
+
+What Cluster Contrast (Dai et al. 2021), CAP (Wang et al. 2021) and ISE (Zhang et al. 2022) add up to: see docs/methods.md.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from reid_jax import identities, losses, memory, proxy_losses
+from reid_jax.embeddings import Features
+from reid_jax.memory import ClassMemory, init_class_memory
+from reid_jax.runs.dataset import TrainingData
+from reid_jax.runs.models import build_model
+from reid_jax.runs.objectives import Objective, Targets, batch_embeddings
+
+
+class ProxyMemory(NamedTuple):
+    """What the loss remembers.
+
+    Attributes:
+        clusters: a vector per cluster.
+        cameras: a vector per cluster and camera; (): cameras are not told apart.
+        step: scalar int32, train steps so far.
+    """
+
+    clusters: ClassMemory
+    cameras: ClassMemory | tuple
+    step: jax.Array
+
+
+def init_proxies(
+    features: np.ndarray, labels: np.ndarray, camids: np.ndarray, *, step: int, with_cameras: bool
+) -> ProxyMemory:
+    """Returns the memory at the beginning of an iteration: mean features, of norm 1.
+
+    Args:
+        features: [N, D] float, L2-normalised.
+        labels: [N] integer; negative: of no cluster.
+        camids: [N] integer; a negative one is a camera like any other.
+        step: train steps so far.
+        with_cameras: whether there are vectors per camera.
+    """
+    classes = np.where(labels < 0, -1, memory.first_index_labels(labels))
+    clusters = init_class_memory(features, classes, per_cluster=True)
+    if not with_cameras:
+        return ProxyMemory(clusters, (), jnp.int32(step))
+    places = np.unique(camids, return_inverse=True)[1]
+    pairs = np.where(
+        labels < 0, -1, memory.first_index_labels(np.where(labels < 0, -1, classes * len(labels) + places))
+    )
+    return ProxyMemory(clusters, init_class_memory(features, pairs, per_cluster=True), jnp.int32(step))
+
+
+def tells_cameras_apart(config: ConfigDict, data: TrainingData) -> bool:
+    """Whether the loss has a term of cameras: it is asked for, and two or more are known."""
+    camids = data.camids
+    return config.loss.camera_weight > 0 and len(np.unique(camids[camids > identities.UNKNOWN])) > 1
+
+
+def contrastive(config: ConfigDict, data: TrainingData) -> Objective:
+    """Returns the objective: clusters told apart, drawn together across cameras, and kept apart from the nearest others."""
+    model, options = build_model(config.model), config.loss
+    camids = jnp.asarray(np.unique(data.camids, return_inverse=True)[1], jnp.int32)
+    with_cameras = tells_cameras_apart(config, data)
+    num_steps = config.train.num_iterations * config.train.num_epochs * config.train.num_steps
+
+    def cluster_loss(embeddings: jax.Array, labels: jax.Array, proxies: ProxyMemory) -> jax.Array:
+        clusters = proxies.clusters
+        in_use = _in_use(clusters)
+        terms = {"temperature": options.temperature, "in_use": in_use}
+        total = losses.unified_contrastive(embeddings, labels, clusters.rows, **terms)
+        if options.support_weight:  # ISE
+            strength = proxy_losses.support_strength(proxies.step, num_steps)
+            supports = proxy_losses.implicit_support(
+                embeddings, labels, clusters.rows, in_use=in_use, strength=strength
+            )
+            total += options.support_weight * losses.unified_contrastive(supports, labels, clusters.rows, **terms)
+        return total
+
+    def loss(outputs: Features, targets: Targets, proxies: ProxyMemory) -> jax.Array:
+        embeddings, indices = batch_embeddings(outputs, targets, config.train.num_frames), targets["indices"]
+        labels = proxies.clusters.labels[indices]
+        total = cluster_loss(embeddings, labels, proxies)
+        if with_cameras:  # as PPLR has it: of other cameras only
+            total += options.camera_weight * proxy_losses.camera_proxies(
+                embeddings,
+                labels,
+                proxies.cameras.rows,
+                proxies.clusters.labels,  # a row is named after its first sample
+                in_use=_in_use(proxies.cameras),
+                temperature=options.camera_temperature,
+                num_negatives=options.num_negatives,
+                own_cameras=camids[indices],
+                row_cameras=camids,
+            )
+        return total
+
+    def update(proxies: ProxyMemory, outputs: Features, targets: Targets) -> ProxyMemory:
+        embeddings, indices = batch_embeddings(outputs, targets, config.train.num_frames), targets["indices"]
+
+        def moved(classes: ClassMemory, momentum: float) -> ClassMemory:
+            labels = classes.labels[indices]
+            rows = memory.update_class_vectors(
+                classes.rows, embeddings, labels, momentum=momentum, rule=config.memory.rule
+            )
+            return classes._replace(rows=rows)
+
+        cameras = moved(proxies.cameras, config.memory.camera_momentum) if with_cameras else ()
+        return ProxyMemory(moved(proxies.clusters, config.memory.cluster_momentum), cameras, proxies.step + 1)
+
+    return Objective(model, model, loss, update_memory=update)
+
+
+def _in_use(classes: ClassMemory) -> jax.Array:
+    """[N] bool: the rows that stand for a class."""
+    num_rows = len(classes.labels)
+    return jax.ops.segment_sum(jnp.ones(num_rows, jnp.int32), classes.labels, num_segments=num_rows) > 0
