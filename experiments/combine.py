@@ -119,8 +119,9 @@ def find_labels(session: Session, features: np.ndarray) -> PseudoLabels:
             )
             return PseudoLabels(labels, metrics | {"selected": float((labels >= 0).mean())})
         case _:
-            options = {name: cluster[name] for name in ("eps", "min_samples", "k1", "k2")}
-            return pseudo_labels.dbscan_labels(l2_normalize(features), **options)
+            options = {name: cluster[name] for name in ("eps", "eps_gap", "min_samples", "k1", "k2")}
+            least = run.first_metric("least_independence")
+            return pseudo_labels.reliable_dbscan_labels(l2_normalize(features), **options, least_independence=least)
 
 
 def initial_memory(session: Session, state: TrainState) -> Any:

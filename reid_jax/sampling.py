@@ -87,6 +87,55 @@ def grouped_batches(
     return np.concatenate(passes)[: num_steps * batch_size].reshape(num_steps, batch_size)
 
 
+def camera_batches(
+    rng: np.random.Generator,
+    pseudo_labels: np.ndarray,
+    camids: np.ndarray,
+    *,
+    batch_size: int,
+    group_size: int,
+    num_instances: int,
+    num_steps: int,
+) -> np.ndarray:
+    """Draws batches of groups of one camera each, so that batch norm over groups is batch norm by camera.
+
+    (Zhuang et al., ECCV 2020, "Camera-based batch normalization", whose code splits batches by camera; here each group has
+    as many images.) The groups' cameras are drawn by how many labelled images there are of each, a group's images as
+    `grouped_batches` draws them of that camera alone.
+
+    Args:
+        rng: the generator to draw from.
+        pseudo_labels: [N] integer; negative: not used.
+        camids: [N] integer; a negative one is a camera like any other.
+        batch_size: B, a multiple of group_size.
+        group_size: images of one camera.
+        num_instances: K, of a cluster in a group, at most.
+        num_steps: how many batches.
+
+    Returns:
+        [num_steps, B] int64 indices.
+
+    Raises:
+        ValueError: a number is less than 1, group_size does not divide batch_size, or there are no labelled images.
+    """
+    if group_size < 1 or batch_size % group_size:
+        raise ValueError(f"group_size must divide the batch of {batch_size}, got {group_size}")
+    pseudo_labels, camids = np.asarray(pseudo_labels), np.asarray(camids)
+    cameras, counts = np.unique(camids[pseudo_labels >= 0], return_counts=True)
+    if not len(cameras):
+        raise ValueError("pseudo_labels must have a label that is not negative")
+    drawn = rng.choice(len(cameras), num_steps * (batch_size // group_size), p=counts / counts.sum())
+    groups = np.empty((len(drawn), group_size), np.int64)
+    for place, camera in enumerate(cameras):
+        is_own = drawn == place
+        if is_own.any():
+            own = np.where(camids == camera, pseudo_labels, -1)
+            groups[is_own] = grouped_batches(
+                rng, own, batch_size=group_size, num_instances=num_instances, num_steps=int(is_own.sum())
+            )
+    return groups.reshape(num_steps, batch_size)
+
+
 def shuffled_batches(rng: np.random.Generator, pseudo_labels: np.ndarray, *, batch_size: int) -> np.ndarray:
     """Draws an epoch of batches: every labelled image once in random order.
 

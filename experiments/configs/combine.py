@@ -41,6 +41,7 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.cluster = hct.get_config(dataset).cluster  # of hct; linkage and merge_percent of buc, too
     config.cluster.size_penalty = 0.003  # of buc: lambda (BUC eq. 6)
     config.cluster.update(bank.cluster_fields())  # of dbscan
+    config.cluster.eps_gap = 0.0  # of dbscan; SpCL: 0.02
     config.cluster.num_clusters = 64 if small else 750  # of kmeans: K (PUL sec. IV-C)
     config.cluster.max_iterations = 300  # of kmeans
     config.cluster.num_init = 1  # of kmeans

@@ -71,6 +71,7 @@ def summarize(
         "dataset": config.data.dataset,
         "seed": config.seed,
         "learned_from": start.describe_run(config, method),
+        "postprocess": config.embedding.postprocess,
         "baselines": baselines,
         "direct_transfer": history[0] if "mAP" in history[0] else None,
         "best": history[stopping.best_iteration(history, stop)],
@@ -132,10 +133,9 @@ def compare_with_baselines(result: dict[str, Any]) -> str | None:
         )
 
     if never := above(result["best"]):
-        return (
-            f"training ended below what needs none: no iteration reached {never}; reid evaluate --model=RUN "
-            "--postprocess=all shows what post-processing makes of this run's model"
-        )
+        hint = "; reid evaluate --model=RUN --postprocess=all shows what post-processing makes of this run's model"
+        is_plain = result.get("postprocess", "none") == "none"
+        return f"training ended below what needs none: no iteration reached {never}{hint if is_plain else ''}"
     if now := above(result["last"]):
         return f"the last iteration ended below what needs no training, {now}; the best one, which is kept, did not"
     return None
