@@ -67,7 +67,7 @@ def count_clusters(config: ConfigDict, known: np.ndarray) -> int:
         )
     if config.stop.signal == "silhouette":
         raise errors.UserError(
-            "stop.signal must be 'selected' or 'agreement', got 'silhouette', which PUL does not compute"
+            "stop.signal must be 'selected', 'agreement' or 'last', got 'silhouette', which PUL does not compute"
         )
     return num_clusters
 

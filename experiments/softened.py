@@ -31,9 +31,9 @@ def check(config: ConfigDict, data: TrainingData) -> None:
         raise errors.UserError(
             f"dissimilarity.num_reliable must be in 1..{num_samples - 1}, the number of other samples, got {k}"
         )
-    if config.stop.signal != "agreement":
+    if config.stop.signal not in ("agreement", "last"):
         raise errors.UserError(
-            f"stop.signal must be 'agreement' where nothing is clustered, got {config.stop.signal!r}"
+            f"stop.signal must be 'agreement' or 'last' where nothing is clustered, got {config.stop.signal!r}"
         )
     stages.check_cameras(config, data)
 

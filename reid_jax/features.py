@@ -28,6 +28,26 @@ def make_embed_step(model: nn.Module, mesh: Mesh) -> EmbedStep:
     return jax.jit(embed_step, in_shardings=(whole, split), out_shardings=split)
 
 
+def embed_copies(
+    model: nn.Module,
+    augmented: Callable[[jax.Array, jax.Array], jax.Array],
+    mesh: Mesh,
+) -> Callable[[dict[str, Any], jax.Array, jax.Array], Features]:
+    """Builds the jitted function (variables, key, images [B, H, W, 3] uint8) -> `Features` of augmented copies of them.
+
+    Args:
+        model: returns features.
+        augmented: (key, uint8 images) -> normalised float images.
+        mesh: the devices.
+    """
+
+    def embed_step(variables, key, images):
+        return model.apply(variables, augmented(key, images), train=False)
+
+    whole, split = sharding.replicated(mesh), sharding.batch_sharded(mesh)
+    return jax.jit(embed_step, in_shardings=(whole, whole, split), out_shardings=split)
+
+
 def embed_samples(
     embed_step: EmbedStep,
     variables: dict[str, Any],

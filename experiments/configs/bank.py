@@ -52,7 +52,8 @@ def add_training(config: ml_collections.ConfigDict) -> None:
     # "never": all iterations; "label_free": when pseudo labels no longer agree better with the last iteration's;
     # "auto": label_free where no accuracy can be measured, never otherwise.
     config.stop.when = "auto"
-    config.stop.signal = "agreement"  # of label_free: the adjusted Rand index
+    # Of label_free: "agreement", the adjusted Rand index; "last": all iterations, unless the model collapses.
+    config.stop.signal = "agreement"
     config.stop.patience = 5  # iterations without a rise
     config.stop.min_rise = 0.005  # of the signal
 

@@ -37,7 +37,8 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
 
     # Features of a small network's augmented images are noisy: labels are better by their mean over several views.
     config.memory.momentum = 0.8 if small else 0.2  # the old feature's share (sec. 5.1)
-    config.memory.refresh = small  # embed all images anew, without augmentation, at an iteration's beginning
+    # Embed all images anew, without augmentation, at an iteration's beginning.
+    config.memory.refresh = small or dataset in base_config.OWN_DATASETS
 
     # How labels are updated: see reid_jax.dynamics_options.Options, whose defaults these are.
     config.dynamics = ml_collections.ConfigDict(choices.Options()._asdict())

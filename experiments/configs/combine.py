@@ -56,7 +56,8 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
 
     config.memory.momentum = 0.5  # the old row's share: 0.5 of repelled (BUC), 0.2 of unified (SpCL) and HCD
     config.memory.cluster_momentum = 0.1  # of cluster: the old vector's share
-    config.memory.refresh = small  # of cluster_dynamics: embed all images anew at an iteration's beginning
+    # Of cluster_dynamics: embed all images anew at an iteration's beginning.
+    config.memory.refresh = small or dataset in base_config.OWN_DATASETS
 
     config.dynamics = ml_collections.ConfigDict(cluster_dynamics.Options()._asdict())  # of cluster_dynamics
     config.dynamics.min_similarity = ml_collections.config_dict.placeholder(float)

@@ -19,8 +19,9 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     small = config.data.dataset in base_config.SMALL_DATASETS
 
     config.embedding.postprocess = "auto"
-    config.train.average_decay = 0.99 if small else 0.999  # ICE, of 16,000 steps
-    config.train.warmup_steps = 50 if small else 1000
+    is_quick = small or dataset == "folder"  # hundreds of steps, not thousands
+    config.train.average_decay = 0.99 if is_quick else 0.999  # ICE, of 16,000 steps
+    config.train.warmup_steps = 50 if is_quick else 1000
 
     config.memory = ml_collections.ConfigDict()
     config.memory.rule = "each"  # how a batch moves a vector: "each" | "hardest" | "mean" (Cluster Contrast)
@@ -31,6 +32,8 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.loss.camera_temperature = 0.07  # CAP, O2CAP
     config.loss.num_negatives = 50  # the vectors of other clusters that are most similar (CAP, O2CAP)
     config.loss.support_weight = 0.0  # of ISE's support samples, 1 in its code; 0: none
+
+    config.stop.signal = "last"  # of those above the signal that chose best (docs/results.md)
 
     config.cluster = bank.cluster_fields()
     config.cluster.eps_gap = 0.0  # SpCL: 0.02; 0: all clusters count as reliable

@@ -54,7 +54,7 @@ def base_config(dataset: str) -> ml_collections.ConfigDict:
     # What is done with embeddings before they are clustered, remembered and ranked, fitted to the training images without
     # labels, anew after every iteration: "none" | "center" | "camera_center" | "pca_whiten" | "camera_whiten"; "auto":
     # whitening for published weights, else centring, per camera where these are known.
-    config.embedding.postprocess = "none"
+    config.embedding.postprocess = "auto" if dataset in OWN_DATASETS else "none"
     config.embedding.shrinkage = postprocess.SHRINKAGE  # of whitening: see reid_jax.postprocess.fit
     config.train = _train_config()
     config.evaluation = ml_collections.ConfigDict()
@@ -63,6 +63,9 @@ def base_config(dataset: str) -> ml_collections.ConfigDict:
     config.evaluation.ap_method = "step"  # "trapezoid": old scikit-learn's, as BUC's code uses
     # Before training, what needs none is measured: colours, and the start with label-free post-processing.
     config.evaluation.baselines = True
+    # After every iteration, of so many training samples it is measured without labels whether the model knows an
+    # augmented copy again (`recognition` in metrics.jsonl); 0: not.
+    config.evaluation.num_probes = 1000
     config.checkpoint = ml_collections.ConfigDict()
     config.checkpoint.every_minutes = 10.0  # inside an iteration; there is one after every iteration anyway
     return config

@@ -32,6 +32,7 @@ NEUTRAL = {
     "augment.preset": "person",
     "embedding.postprocess": "none",
     "embedding.shrinkage": postprocess.SHRINKAGE,
+    "evaluation.num_probes": 0,
     "cluster.eps_gap": 0.0,
     "memory.rule": "each",
     "labels.similar_steps": 0,

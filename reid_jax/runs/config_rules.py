@@ -115,11 +115,12 @@ _RULES = {
     "augment.sized_crop_aspect": rules.positive_range(),
     "augment.erasing_probability": rules.within(0, 1),
     "stop.when": rules.one_of("never", "metric", "label_free", "auto"),
-    "stop.signal": rules.one_of("agreement", "silhouette", "selected"),
+    "stop.signal": rules.one_of("last", "agreement", "silhouette", "selected"),
     "stop.patience": rules.at_least(1),
     "stop.min_rise": rules.at_least(0),
     "checkpoint.every_minutes": rules.at_least(0),
     "evaluation.batch_size": rules.at_least(1),
+    "evaluation.num_probes": rules.at_least(0),
     "evaluation.metric": rules.one_of(*distances.METRICS),
     "evaluation.ap_method": rules.one_of(*evaluate.AP_METHODS),
 } | {f"dynamics.{name}": rule for name, rule in choices.RULES.items()}
@@ -143,7 +144,7 @@ def check_config(config: ConfigDict, *, may_be_open: Collection[str] = ()) -> No
                 raise errors.UserError(f"{name} must be {rule.text}, got {value!r}")
     if "stop" in config and config.stop.signal == "selected" and "selection" not in config:
         raise errors.UserError(
-            "stop.signal must be 'agreement' or 'silhouette' where nothing is selected, got 'selected'"
+            "stop.signal must be 'last', 'agreement' or 'silhouette' where nothing is selected, got 'selected'"
         )
     if "train" in config and config.train.num_frames > 1 and not config.data.tracklets:
         raise errors.UserError(

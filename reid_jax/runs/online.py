@@ -50,8 +50,8 @@ def check_batch(config: ConfigDict, data: TrainingData, *, signals: tuple[str, .
             f"train.num_ids x train.num_instances must be at most the {data.num_target} training samples, got "
             f"{train.num_ids} x {train.num_instances}; lower train.num_ids"
         )
-    if config.stop.signal not in signals:
-        allowed = " or ".join(repr(signal) for signal in signals)
+    if config.stop.signal not in ("last", *signals):
+        allowed = " or ".join(repr(signal) for signal in ("last", *signals))
         raise errors.UserError(f"stop.signal must be {allowed}, got {config.stop.signal!r}, which is not computed")
 
 

@@ -14,7 +14,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from reid_jax import augment, errors, features, postprocess, sampling, sharding
+from reid_jax import augment, errors, features, postprocess, recognition, sampling, sharding
 from reid_jax.data.batches import device_batches
 from reid_jax.embeddings import Features
 from reid_jax.postprocess import Postprocess
@@ -27,8 +27,8 @@ from reid_jax.training import optimizers
 from reid_jax.training.epochs import train_epoch
 from reid_jax.training.train_step import PyTree, TrainState, TrainStep, init_train_state, make_train_step
 
-# Folded into the seed's key, one number for each purpose: training steps, labels, a new classifier.
-_TRAIN_STREAM, LABEL_STREAM, CLASSIFIER_STREAM = 1, 2, 3
+# Folded into the seed's key, one number for each purpose: training steps, labels, a new classifier, copies of images.
+_TRAIN_STREAM, LABEL_STREAM, CLASSIFIER_STREAM, _PROBE_STREAM = 1, 2, 3, 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Session:
         optimizer: its state is in the train state.
         train_step: compiled once for the run.
         embed_step: for evaluation.
+        probe_step: embeds augmented copies of images.
         label_embed_step: for labels; the same one unless the objective has another embedder for them.
         run: the run directory and the loop's position in it.
         embedded: the training samples' features, as the network gives them, of the last state that was asked for.
@@ -57,6 +58,7 @@ class Session:
     optimizer: optax.GradientTransformation
     train_step: TrainStep
     embed_step: features.EmbedStep
+    probe_step: Callable[[dict[str, Any], jax.Array, jax.Array], Features]
     label_embed_step: features.EmbedStep
     run: RunDirectory
     embedded: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -108,7 +110,7 @@ class Session:
         state = self.run.restore(state)
         self.run.measure_initial(
             state,
-            functools.partial(self.evaluate, state),
+            lambda: self.measure_recognition(state) | self.evaluate(state),
             functools.partial(self.measure_baselines, state) if self.config.evaluation.baselines else None,
         )
         return state
@@ -178,6 +180,34 @@ class Session:
                 mesh=self.mesh,
                 fitted=self._fitted(state),
             )
+
+    def measure_recognition(self, state: TrainState) -> dict[str, float]:
+        """Measures how well the model knows augmented copies of training images again (`recognition.recognition`).
+
+        The copies are the same in every iteration; there are evaluation.num_probes of them, evenly spaced.
+
+        Returns:
+            recognition, the mean reciprocal rank of the copies' own images; nothing if no copies are asked for.
+        """
+        samples, size = self.data.samples, self.config.evaluation.batch_size
+        probes = np.arange(self.data.num_source, len(samples))
+        probes = probes[:: -(-len(probes) // max(1, self.config.evaluation.num_probes))]
+        if not self.config.evaluation.num_probes or len(probes) < 2:
+            return {}
+        rows = self.embed(state).embeddings[probes]
+        with self.run.phase("recognize"):
+            batches = sampling.sequential_batches(len(probes), batch_size=size)
+            images = device_batches(self.data.images, samples.frames[samples.starts[probes]][batches], self.mesh)
+            copies = np.concatenate(
+                [
+                    np.asarray(
+                        self.probe_step(state.variables, jax.random.fold_in(self.key(_PROBE_STREAM), place), batch)[0]
+                    )
+                    for place, batch in enumerate(images)
+                ]
+            )[: len(probes)]
+            copies = postprocess.apply(self._fitted(state), copies, self.data.camids[probes])
+            return {"recognition": recognition.recognition(rows, copies)[1]}
 
     def measure_baselines(self, state: TrainState) -> dict[str, dict[str, float]]:
         """Measures what needs no training; see `baselines.measure_baselines`."""
@@ -262,7 +292,7 @@ class Session:
             The state to go on from: its post-processing, where there is any, is fitted to what its model has become.
         """
         state = self.fit_postprocess(state)
-        scores = self.evaluate(state)
+        scores = self.measure_recognition(state) | self.evaluate(state)
         loss = {"loss": float(np.mean(self.run.losses))}
         self.run.end_iteration(state, label_metrics | loss | scores)
         return state
@@ -323,22 +353,36 @@ def open_session(
     run = RunDirectory(workdir, config, data.target, method=method)
     data = data.with_images(config.data)
     chosen_optimizer = make_optimizer(config) if optimizer is None else optimizer(config, data)
+    augmented = functools.partial(
+        augment.augment, **{name: value for name, value in config.augment.items() if name != "preset"}
+    )
     train_step = make_train_step(
         trained.model,
         trained.loss,
         chosen_optimizer,
-        functools.partial(
-            augment.augment, **{name: value for name, value in config.augment.items() if name != "preset"}
-        ),
+        augmented,
         mesh,
         prepare_memory=trained.prepare_memory,
         update_memory=trained.update_memory,
         average_decay=config.train.average_decay,
     )
     embed_step = features.make_embed_step(trained.embedder, mesh)
+    probe_step = features.embed_copies(trained.embedder, augmented, mesh)
     label_embedder = trained.label_embedder
     label_embed_step = embed_step if label_embedder is None else features.make_embed_step(label_embedder, mesh)
-    return Session(config, method, mesh, data, trained, chosen_optimizer, train_step, embed_step, label_embed_step, run)
+    return Session(
+        config,
+        method,
+        mesh,
+        data,
+        trained,
+        chosen_optimizer,
+        train_step,
+        embed_step,
+        probe_step,
+        label_embed_step,
+        run,
+    )
 
 
 def step_size(config: ConfigDict, data: TrainingData) -> int:

@@ -5,6 +5,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+_MOST_LOST = 0.1
+
 
 def label_free_choice(signal: Sequence[float | None], *, patience: int, min_rise: float) -> tuple[int, bool]:
     """Chooses the iteration with the greatest signal, as long as that still rises.
@@ -33,6 +35,30 @@ def label_free_choice(signal: Sequence[float | None], *, patience: int, min_rise
         if value is not None and value > best_value + min_rise:
             best, best_value = iteration, value
     return best, len(signal) - 1 - best >= patience
+
+
+def last_recognized(recognition: Sequence[float], *, patience: int, most_lost: float = _MOST_LOST) -> tuple[int, bool]:
+    """Chooses the last model that knows its training images again as well as the start did, or nearly so.
+
+    Training that does not collapse gets better for longer than any signal of its labels can tell (docs/results.md); where
+    it does collapse, the model no longer tells images apart.
+
+    Args:
+        recognition: per iteration, the start's first: the mean reciprocal rank of an augmented copy's own image.
+        patience: iterations that are not chosen after which to stop.
+        most_lost: the part of the start's recognition that may be lost, 0..1.
+
+    Returns:
+        (index of the chosen iteration, 0 for the start, whether to stop now).
+
+    Raises:
+        ValueError: no iterations, or patience less than 1.
+    """
+    if not recognition or patience < 1:
+        raise ValueError(f"need at least one iteration and patience >= 1, got {len(recognition)} and {patience}")
+    least = (1 - most_lost) * recognition[0]
+    chosen = max(index for index, value in enumerate(recognition) if value >= least)
+    return chosen, len(recognition) - 1 - chosen >= patience
 
 
 def first_saturated(signal: Sequence[float], *, patience: int, tolerance: float) -> int | None:
@@ -94,6 +120,9 @@ def kept_without_labels(history: list[dict[str, Any]], stop: ConfigDict | None) 
     """(index into history, whether to stop now) by the signal that config.stop names."""
     if len(history) == 1:
         return 0, False
+    if stop.signal == "last":
+        # Where it is not measured, the last iteration is the choice.
+        return last_recognized([record.get("recognition", 1.0) for record in history], patience=stop.patience)
     signal = [record.get(stop.signal) for record in history[1:]]
     if stop.signal == "selected":  # the weak original model may select more than those that learn from it do
         if min(signal) == 1:  # nothing is left out: the number cannot tell when to stop

@@ -137,3 +137,19 @@ def test_grouped_batches_refuse_what_they_cannot_draw():
         sampling.grouped_batches(rng, np.arange(4), batch_size=4, num_instances=0, num_steps=1)
     with pytest.raises(ValueError, match="pseudo_labels must"):
         sampling.grouped_batches(rng, np.full(4, -1), batch_size=4, num_instances=2, num_steps=1)
+
+
+def test_camera_batches_have_groups_of_one_camera(rng):
+    labels, camids = np.repeat(np.arange(10), 6), np.tile([3, 3, 3, 3, 5, 5], 10)
+    labels[:6] = -1
+    batches = sampling.camera_batches(rng, labels, camids, batch_size=16, group_size=8, num_instances=2, num_steps=200)
+    assert batches.shape == (200, 16) and (labels[batches] >= 0).all()
+    groups = batches.reshape(-1, 8)
+    assert (camids[groups] == camids[groups[:, :1]]).all()
+    assert np.mean(camids[groups[:, 0]] == 3) == pytest.approx(2 / 3, abs=0.1)  # as many as there are of each
+    pairs = labels[groups].reshape(-1, 2)
+    assert np.mean(pairs[:, 0] == pairs[:, 1]) > 0.8  # two images of a cluster, side by side
+    with pytest.raises(ValueError, match="group_size must divide the batch of 16, got 5"):
+        sampling.camera_batches(rng, labels, camids, batch_size=16, group_size=5, num_instances=2, num_steps=1)
+    with pytest.raises(ValueError, match="not negative"):
+        sampling.camera_batches(rng, np.full(60, -1), camids, batch_size=16, group_size=8, num_instances=2, num_steps=1)

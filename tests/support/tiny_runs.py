@@ -22,6 +22,7 @@ OVERRIDES = {
     "model.backbone": "own_backbone:Backbone",
     "evaluation.batch_size": 8,
     "evaluation.baselines": False,  # a second a run
+    "evaluation.num_probes": 0,  # likewise
 }
 PK_OVERRIDES = OVERRIDES | {"train.num_ids": 4, "train.num_instances": 2, "augment.padding": 2}
 

@@ -48,3 +48,27 @@ def test_the_iteration_at_which_the_share_selected_is_saturated_is_chosen():
     assert choose_of([0.4, 0.5, 0.51, 0.5, 0.7]) == (4, True)
     # Where everything is selected the share says nothing.
     assert choose_of([1.0, 1.0, 1.0, 1.0]) == (4, False)
+
+
+@pytest.mark.parametrize(
+    "recognition,expected",
+    [
+        ([0.9], (0, False)),
+        ([0.9, 0.85, 0.95], (2, False)),  # good enough
+        ([0.9, 0.85, 0.8], (1, False)),  # below 90% of the start's
+        ([0.9, 0.5, 0.3], (0, True)),  # the start itself, and no use to go on
+        ([0.1, 0.05, 0.2], (2, False)),
+    ],
+)
+def test_the_last_model_that_knows_its_images_again(recognition, expected):
+    assert stopping.last_recognized(recognition, patience=2) == expected
+
+
+def test_the_start_is_kept_where_all_training_collapsed():
+    stop = ConfigDict({"when": "auto", "signal": "last", "patience": 5, "min_rise": 0.0})
+    history = [{"recognition": value} for value in (0.9, 0.5, 0.4)]
+    assert stopping.best_iteration(history, stop) == 0 and not stopping.stops_now(history, stop, has_scores=False)
+    history = [{}, {"agreement": None}, {"agreement": 0.5}]  # not measured: the last
+    assert stopping.best_iteration(history, stop) == 2
+    with pytest.raises(ValueError, match="patience"):
+        stopping.last_recognized([0.5], patience=0)
