@@ -140,12 +140,11 @@ def unified_contrastive(
     Raises:
         ValueError: wrong shapes.
     """
-    if counted is not None and in_use is not None:
-        in_use |= ~jnp.any(counted)  # a softmax over no class at all would be nan
     log_probabilities = _class_log_probabilities(embeddings, labels, prototypes, temperature, in_use)
     own = jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)
     if counted is None:
         return -jnp.mean(own)
+    # Others may be at -inf, or nan where no class is in use: both end here.
     return -jnp.sum(jnp.where(counted, own[:, 0], 0.0)) / jnp.maximum(jnp.sum(counted), 1)
 
 

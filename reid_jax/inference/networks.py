@@ -13,7 +13,7 @@ from reid_jax import errors, postprocess
 from reid_jax.inference import model_folder
 from reid_jax.models import backbones
 from reid_jax.postprocess import Postprocess
-from reid_jax.runs import base_config, checkpoints, config_rules, logs, models, settings, start
+from reid_jax.runs import base_config, checkpoints, compatibility, config_rules, logs, models, settings, start
 from reid_jax.weights import catalog, store
 
 COLOR_HISTOGRAM = "color_histogram"  # the one model without weights
@@ -127,6 +127,10 @@ def run_config(checkpoint: str | pathlib.Path) -> ConfigDict:
         if (folder / "config.json").is_file():
             # Fields that came after the run have the value that changes nothing.
             config = base_config.base_config("folder").unlock()
+            for name, value in compatibility.NEUTRAL.items():
+                section, field = name.split(".")
+                if section in config:
+                    config[section][field] = value
             config.update(logs.read_json(folder / "config.json"))
             own = base_config.base_config("folder").data
             for name in ("cache_dir", "cache_gib", "num_workers"):  # of the machine that trained

@@ -122,9 +122,10 @@ def with_earlier(config: ConfigDict, earlier: dict[str, Any]) -> ConfigDict:
         # The weights need no longer be on the machine.
         for field in ("backbone", "normalization"):
             config.model[field] = earlier.get(f"model.{field}", config.model[field])
-    for section, field in (("model", "pooling"), ("embedding", "postprocess")):
-        if config[section][field] == "auto":
-            config[section][field] = earlier.get(f"{section}.{field}", "auto")
+    if config.model.pooling == "auto":
+        config.model.pooling = earlier.get("model.pooling", "auto")
+    if config.embedding.postprocess == "auto" and earlier:  # a run from before there was any had none
+        config.embedding.postprocess = earlier.get("embedding.postprocess", "none")
     return config
 
 

@@ -12,10 +12,11 @@ from reid_jax import cluster_dynamics as update_module
 from reid_jax import errors
 from reid_jax.cluster_dynamics import LabelBank, preserves_clusters
 from reid_jax.data_prep import prepare
-from reid_jax.experiments import cluster_dynamics, dbscan
+from reid_jax.experiments import cluster_dynamics, combine, dbscan
 from reid_jax.experiments.configs import cluster_dynamics as cluster_dynamics_config
+from reid_jax.experiments.configs import combine as combine_config
 from reid_jax.experiments.configs import dbscan as dbscan_config
-from reid_jax.runs import online
+from reid_jax.runs import online, session
 from reid_jax.runs.dataset import load_training_data
 
 SHARED = tiny_runs.PK_OVERRIDES | {
@@ -117,6 +118,32 @@ def test_before_the_first_update_dbscan_labels_stay(prepared, tmp_path):
     assert result["last"]["agreement"] == 1 and result["last"]["num_clusters"] < 24
 
 
+@pytest.mark.parametrize("module", [cluster_dynamics, combine])
+def test_who_is_alone_is_not_drawn_where_that_is_asked_for(prepared, tmp_path, monkeypatch, module):
+    class StoppedRunError(Exception):
+        pass
+
+    def stop(self, state, epochs, targets, **options):
+        raise StoppedRunError(*epochs)
+
+    labels = np.where(np.arange(24) < 10, np.arange(24) // 2, -1)
+    monkeypatch.setattr(online.pseudo_labels, "dbscan_labels", lambda features, **options: (labels, {}))
+    monkeypatch.setattr(session.Session, "train_epochs", stop)
+    config = tiny_runs.make_config(
+        (cluster_dynamics_config if module is cluster_dynamics else combine_config).get_config,
+        prepared,
+        OVERRIDES["cluster_dynamics"],
+        labels__init="dbscan",
+        loss__singletons=False,
+    )
+    if module is combine:
+        config.labels.method, config.loss.kind = "cluster_dynamics", "unified"
+    with pytest.raises(StoppedRunError) as caught:
+        (module.run_combine if module is combine else module.run_cluster_dynamics)(config, tmp_path)
+    (batches,) = caught.value.args
+    assert batches.shape == (2, 8) and set(batches.ravel()) == set(range(10))
+
+
 def test_a_batch_has_the_source_first(prepared_source):
     config = make_config("dbscan", prepared_source, source__dataset="other")
     domains = load_training_data(config, joins_source=True)
@@ -178,7 +205,7 @@ def test_one_and_eight_devices_give_the_same_labels(prepared, tmp_path):
         ("source__dataset", "nowhere", "source.dataset = 'nowhere': data.dir: no prepared data set 'nowhere' in"),
         ("source__dataset", "tiny", "source.dataset must not name data.dataset, the target, 'tiny', got 'tiny'"),
         ("model__checkpoint", "nowhere", "no checkpoint in 'nowhere'; expected the folder checkpoints/best in it"),
-        ("stop__signal", "silhouette", "stop.signal must be 'agreement', got 'silhouette', which is not computed"),
+        ("stop__signal", "silhouette", "stop.signal must be 'last' or 'agreement', got 'silhouette', which is not computed"),
     ],
 )
 def test_errors(prepared, tmp_path, method, field, value, message):

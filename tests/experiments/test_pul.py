@@ -206,7 +206,7 @@ def test_a_source_joined_of_two(prepared, prepared_other, tmp_path):
             {"train__batch_size": 16},
             "train.batch_size must be at most 8, got 16: of cluster.num_clusters = 8 clusters 8 samples are sure",
         ),
-        ({"stop__signal": "silhouette"}, "stop.signal must be 'selected' or 'agreement'"),
+        ({"stop__signal": "silhouette"}, "stop.signal must be 'selected', 'agreement' or 'last'"),
         ({"source__dataset": "nowhere"}, "no prepared data set 'nowhere'"),
         ({"source__dataset": "", "model__checkpoint": "nowhere"}, "no checkpoint in 'nowhere'"),
         ({"source__dataset": "shop"}, "source.dataset = 'shop': 'shop' has no known train identities"),

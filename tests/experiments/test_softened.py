@@ -114,7 +114,7 @@ def test_streamed_tracklets_give_the_same(prepared_tracklets, tmp_path):
             "dissimilarity.num_parts = 8: num_stripes must divide the feature map's height 6, got 8",
         ),
         ({"loss__own_weight": 1.2}, "loss.own_weight must be in 0..1, got 1.2"),
-        ({"stop__signal": "silhouette"}, "stop.signal must be 'agreement' where nothing is clustered"),
+        ({"stop__signal": "silhouette"}, "stop.signal must be 'agreement' or 'last' where nothing is clustered"),
         ({"train__first_epochs": 0}, "train.first_epochs must be at least 1, got 0"),
     ],
 )

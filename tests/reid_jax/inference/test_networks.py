@@ -163,9 +163,11 @@ def test_a_config_of_before_has_the_fields_that_came_since(workdir, tmp_path):
     record = json.loads((workdir / "config.json").read_text())
     record["data"] |= {"cache_dir": "/elsewhere", "cache_gib": 1.0, "num_workers": 3}
     del record["model"]["normalization"], record["data"]["images_per_identity"], record["evaluation"]["baselines"]
+    del record["embedding"]  # which a run of one's own crops has by default, and this one had not
     (tmp_path / "config.json").write_text(json.dumps(record))
     config = networks.run_config(tmp_path)
     assert config.model.normalization == "imagenet" and config.method == "hct"
+    assert config.embedding.postprocess == "none"
     # How a machine works is its own.
     assert (config.data.cache_dir, config.data.cache_gib, config.data.num_workers) == ("", 16.0, -1)
 

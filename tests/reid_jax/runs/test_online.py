@@ -97,6 +97,20 @@ def test_the_number_of_similar_samples_rises_from_the_first_update_on():
     assert found == [2.0, 2.0, 4.5, 7.0, 12.0, 12.0]
 
 
+@pytest.mark.parametrize("similar_steps,expected", [(0, -1), (20, 7)])
+def test_the_label_bank_is_updated_by_the_number_of_its_step(monkeypatch, similar_steps, expected):
+    def update(bank, features, indices, *, num_similar_now=-1, **options):
+        """In place of the update: all labels are the number that was passed."""
+        return bank._replace(labels=jnp.full_like(bank.labels, num_similar_now))
+
+    monkeypatch.setattr(online.cluster_dynamics, "update_label_bank", update)
+    config = make_config(labels__warmup_steps=10, labels__similar_steps=similar_steps, labels__first_similar=2.0)
+    config.dynamics.num_similar = 12.0
+    memory = online.BankMemory(jnp.float32(ROWS), LabelBank(jnp.asarray(LEVELS)), jnp.int32(20))
+    after = online.bank_step(config, DATA, memory, jnp.float32(ROWS[:4]), jnp.arange(5, 9), key=jax.random.key(0))
+    assert (after.bank.labels == expected).all()
+
+
 @pytest.mark.parametrize(
     "fields,message",
     [
