@@ -50,7 +50,6 @@ SIGNALS = (
     Signal("num_groups", of_labels=True),
     Signal("loss", -1),
     Signal("recognition"),
-    Signal("recognition_mrr"),
     Signal("separation"),
     Signal("neighbor_overlap"),
 )
@@ -108,6 +107,12 @@ class Row(NamedTuple):
     gain: float  # over the start
 
 
+def recognized(run: Run) -> int:
+    """The iteration that `stopping.last_recognized` keeps of a run that goes on to its end."""
+    signal = [record["recognition"] for record in run.records]
+    return stopping.last_recognized(signal, patience=len(signal))[0]
+
+
 def judge(run: Run, signal: Signal, choose: Callable[[np.ndarray], int], *, with_start: bool) -> Row | None:
     """Correlation and choice in one run; None where it does not log the signal."""
     scores = np.array([record["mAP"] for record in run.records])
@@ -153,6 +158,7 @@ def table(runs: list[Run], signals: tuple[Signal, ...] = SIGNALS) -> str:
         ("nothing: the start", [fixed(run, 0) for run in runs]),
         ("nothing: the last iteration", [fixed(run, -1) for run in runs]),
         ("what the run chose", [fixed(run, run.kept) for run in runs if run.kept is not None]),
+        ("the last recognized", [fixed(run, recognized(run)) for run in runs if "recognition" in run.records[0]]),
     ):
         if rows:
             lines.append([name, *cells(rows), *cells([])])

@@ -121,7 +121,8 @@ def reliable_dbscan_labels(
     Args:
         features: [N, D] float, L2-normalised.
         eps: as the others, of `density_clusters.jaccard_dbscan`.
-        eps_gap: what the tighter and the looser eps differ by from it; 0: all clusters are kept, as in `dbscan_labels`.
+        eps_gap: what the tighter and the looser eps differ by from it, as far as they stay above eps / 2 and below
+            (1 + eps) / 2; 0: all clusters are kept, as in `dbscan_labels`.
         min_samples: as there.
         k1: as there.
         k2: as there.
@@ -136,8 +137,9 @@ def reliable_dbscan_labels(
     """
     if not eps_gap:
         return dbscan_labels(features, eps=eps, min_samples=min_samples, k1=k1, k2=k2)
+    radii = (eps, max(eps - eps_gap, eps / 2), min(eps + eps_gap, (eps + 1) / 2))  # 0 and 1 are not reached
     labels, tighter, looser = density_clusters.jaccard_dbscans(
-        features, eps=(eps, eps - eps_gap, eps + eps_gap), min_samples=min_samples, k1=k1, k2=k2
+        features, eps=radii, min_samples=min_samples, k1=k1, k2=k2
     )
     _check_clusters(labels, eps=eps, min_samples=min_samples, k1=k1)
     if least_independence is None:

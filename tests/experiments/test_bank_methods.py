@@ -205,7 +205,11 @@ def test_one_and_eight_devices_give_the_same_labels(prepared, tmp_path):
         ("source__dataset", "nowhere", "source.dataset = 'nowhere': data.dir: no prepared data set 'nowhere' in"),
         ("source__dataset", "tiny", "source.dataset must not name data.dataset, the target, 'tiny', got 'tiny'"),
         ("model__checkpoint", "nowhere", "no checkpoint in 'nowhere'; expected the folder checkpoints/best in it"),
-        ("stop__signal", "silhouette", "stop.signal must be 'last' or 'agreement', got 'silhouette', which is not computed"),
+        (
+            "stop__signal",
+            "silhouette",
+            "stop.signal must be 'last' or 'agreement', got 'silhouette', which is not computed",
+        ),
     ],
 )
 def test_errors(prepared, tmp_path, method, field, value, message):

@@ -81,7 +81,12 @@ def test_every_methods_config_keeps_the_rules_and_every_rule_has_a_field():
         (buc, "model.dtype", "fp16", "model.dtype must be one of float32, bfloat16, got 'fp16'"),
         (buc, "num_devices", -3, "num_devices must be at least 0, got -3"),
         (buc, "cluster.merge_percent", 1.0, "cluster.merge_percent must be greater than 0 and less than 1, got 1.0"),
-        (hct, "stop.signal", "selected", "stop.signal must be 'last', 'agreement' or 'silhouette' where nothing is selected"),
+        (
+            hct,
+            "stop.signal",
+            "selected",
+            "stop.signal must be 'last', 'agreement' or 'silhouette' where nothing is selected",
+        ),
         (hct, "cluster.num_steps", 0, "cluster.num_steps must be at least 1, got 0"),
         (
             hct,

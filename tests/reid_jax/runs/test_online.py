@@ -10,8 +10,8 @@ import pytest
 from reid_jax import errors
 from reid_jax.cluster_dynamics import LabelBank
 from reid_jax.embeddings import Features
-from reid_jax.experiments.configs import cluster_dynamics
-from reid_jax.runs import online
+from reid_jax.experiments.configs import cluster_dynamics, combine, hct, supervised
+from reid_jax.runs import compatibility, config_rules, online
 
 # Two samples of one source class and a source class of one, then six of the target, at two levels: at the lower one
 # {0, 1}, {3, 4} and singletons, at the top {0, 1, 2}, {3, 4} and 5 alone.
@@ -136,3 +136,22 @@ def test_fields_that_do_not_go_together_are_told(fields, message):
     online.check(make_config(), data)
     with pytest.raises(errors.UserError, match=message):
         online.check(make_config(**fields), data)
+
+
+def test_person_data_sets_have_the_papers_values():
+    config = cluster_dynamics.get_config("market1501")
+    train, dynamics = config.train, config.dynamics
+    assert (train.optimizer, train.learning_rate, train.weight_decay) == ("adam", 3.5e-4, 5e-4)
+    assert (train.drop_every, train.num_iterations * train.num_epochs * train.num_steps) == (8000, 24_000)
+    assert (train.num_ids * train.num_instances, config.loss.temperature, config.labels.num_levels) == (64, 0.05, 3)
+    assert (config.memory.momentum, config.memory.refresh, config.labels.init) == (0.2, False, "singletons")
+    assert (dynamics.alpha_merge, dynamics.alpha_split, dynamics.k, dynamics.threshold) == (0.99, 0.99, 30, 0.25)
+    assert (dynamics.max_anchors, config.data.height, config.data.width) == (8, 256, 128)
+
+
+@pytest.mark.parametrize("method", [cluster_dynamics, combine, hct, supervised])
+def test_runs_from_before_a_field_go_on_with_its_default(method):
+    fields = config_rules.flat_fields(method.get_config("market1501").to_dict())
+    later = ("labels.similar_steps", "labels.first_similar", "loss.levels", "loss.singletons", "loss.normalize")
+    for name in fields.keys() & {*later, "train.sampling_level"}:
+        assert fields[name] == compatibility.NEUTRAL[name], name
