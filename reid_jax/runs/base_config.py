@@ -124,8 +124,9 @@ def _model_config(dataset: str) -> ml_collections.ConfigDict:
     model.pooling = "auto"  # "avg" | "gem" | "token", a transformer's own; "auto": as the backbone's publication
     model.normalization = "imagenet"  # of the pixels: "imagenet" | "half" | "clip"; weights given by name decide it
     model.neck = "none"  # "bn": a batch norm of the pooled feature, which centres it (Luo et al. 2019)
-    # Whether the backbone's batch norms keep the statistics of the weights, in training as well.
-    model.keep_batch_norm = False
+    # Whether the backbone's batch norms keep the statistics of the weights, in training as well: those of a few hundred
+    # images are worse, and the first steps would lose what the weights know (docs/measured_runs.md).
+    model.keep_batch_norm = own
     model.bn_group_size = 0  # images per batch-norm group; 0 = the whole batch. 16 imitates 4 cards at batch 64
     model.dtype = "float32"  # of the activations: "float32" | "bfloat16"; everything else stays float32
     # A name of `reid weights list`, a file of torch's or of data_prep/port_resnet.py, or empty: random.

@@ -14,11 +14,21 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from reid_jax import augment, errors, features, postprocess, recognition, sampling, sharding
+from reid_jax import augment, errors, features, postprocess, sampling, sharding
 from reid_jax.data.batches import device_batches
 from reid_jax.embeddings import Features
 from reid_jax.postprocess import Postprocess
-from reid_jax.runs import baselines, compatibility, config_rules, embedding, fitting, memory_limits, models, settings
+from reid_jax.runs import (
+    baselines,
+    compatibility,
+    config_rules,
+    embedding,
+    fitting,
+    memory_limits,
+    models,
+    probes,
+    settings,
+)
 from reid_jax.runs.dataset import Dataset, TrainingData, load_training_data
 from reid_jax.runs.evaluation import evaluate_model
 from reid_jax.runs.objectives import Objective, make_optimizer
@@ -182,32 +192,20 @@ class Session:
             )
 
     def measure_recognition(self, state: TrainState) -> dict[str, float]:
-        """Measures how well the model knows augmented copies of training images again (`recognition.recognition`).
-
-        The copies are the same in every iteration; there are evaluation.num_probes of them, evenly spaced.
-
-        Returns:
-            recognition, the mean reciprocal rank of the copies' own images; nothing if no copies are asked for.
-        """
-        samples, size = self.data.samples, self.config.evaluation.batch_size
-        probes = np.arange(self.data.num_source, len(samples))
-        probes = probes[:: -(-len(probes) // max(1, self.config.evaluation.num_probes))]
-        if not self.config.evaluation.num_probes or len(probes) < 2:
+        """Measures without labels how good the model is; see `probes.measure_recognition`."""
+        if not self.config.evaluation.num_probes:
             return {}
-        rows = self.embed(state).embeddings[probes]
+        rows = self.embed(state).embeddings
         with self.run.phase("recognize"):
-            batches = sampling.sequential_batches(len(probes), batch_size=size)
-            images = device_batches(self.data.images, samples.frames[samples.starts[probes]][batches], self.mesh)
-            copies = np.concatenate(
-                [
-                    np.asarray(
-                        self.probe_step(state.variables, jax.random.fold_in(self.key(_PROBE_STREAM), place), batch)[0]
-                    )
-                    for place, batch in enumerate(images)
-                ]
-            )[: len(probes)]
-            copies = postprocess.apply(self._fitted(state), copies, self.data.camids[probes])
-            return {"recognition": recognition.recognition(rows, copies)[1]}
+            return probes.measure_recognition(
+                functools.partial(self.probe_step, state.variables),
+                self.key(_PROBE_STREAM),
+                rows,
+                options=self.config.evaluation,
+                data=self.data,
+                fitted=self._fitted(state),
+                mesh=self.mesh,
+            )
 
     def measure_baselines(self, state: TrainState) -> dict[str, dict[str, float]]:
         """Measures what needs no training; see `baselines.measure_baselines`."""

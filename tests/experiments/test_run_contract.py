@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import tiny_runs
 
-from reid_jax import errors, postprocess
+from reid_jax import errors, features, postprocess, sharding
 from reid_jax.experiments import sweep
-from reid_jax.runs import baselines, results, session, settings
+from reid_jax.inference import networks
+from reid_jax.runs import baselines, evaluation, results, session, settings
+from reid_jax.runs.dataset import load_dataset, with_images
 
 pytestmark = pytest.mark.usefixtures("own_backbone")
 
@@ -26,6 +28,7 @@ METHODS = {
         "cluster.eps_gap": 0.02,
         "train.warmup_steps": 2,
         "embedding.postprocess": "camera_whiten",
+        "evaluation.num_probes": 8,
     },
     # The one with baselines.
     "hct": PK | {"cluster.merge_percent": 0.1, "cluster.num_steps": 8, "evaluation.baselines": True},
@@ -71,6 +74,27 @@ def test_a_whole_run_leaves_its_files(whole):
         assert all(np.isfinite(line[name]) for name in ("loss", "mAP", "rank1", "rank5", "rank10", "mINP"))
     assert len(list((workdir / "pseudo_labels").iterdir())) == (0 if method == "supervised" else 2)
     assert list((workdir / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("whole", ["contrast"], indirect=True)
+def test_the_model_that_is_kept_has_its_post_processing(whole):
+    """Loaded again it ranks as the run's table says, and copies of images were looked at in every iteration."""
+    _, workdir, _ = whole
+    network = networks.load_network(workdir)
+    assert network.fitted.kind == "camera_whiten" and network.fitted.projection.any()
+    mesh = sharding.make_mesh(1)
+    dataset = load_dataset(network.config.data)
+    scores = evaluation.evaluate_model(
+        network.config.evaluation,
+        features.make_embed_step(network.module, mesh),
+        network.variables,
+        dataset=with_images(dataset, network.config.data),
+        mesh=mesh,
+        fitted=network.fitted,
+    )
+    best = json.loads((workdir / "result.json").read_text())["best"]
+    assert scores["mAP"] == best["mAP"] and scores["mINP"] == best["mINP"]
+    assert all(0 < line["recognition"] <= 1 for line in tiny_runs.metrics(workdir))
 
 
 @pytest.mark.parametrize("whole", ["hct"], indirect=True)
