@@ -31,6 +31,8 @@ def add_training(config: ml_collections.ConfigDict) -> None:
     config.train.num_steps = 50 if small else 100  # of each epoch
     config.train.num_ids = 16  # P: clusters per batch, fewer images than P x K where clusters are small
     config.train.num_instances = 4  # K: images per cluster in a batch, at most; as many of the source again
+    # Each batch-norm group (model.bn_group_size) is of one camera (camera-based batch norm, Zhuang et al. 2020).
+    config.train.camera_groups = False
     config.train.num_frames = base_config.num_frames(config.data.dataset)  # drawn from each tracklet; 1 for images
     config.train.optimizer = "adam"  # sec. 5.1; "sgd" | "adam"
     config.train.learning_rate = 1e-3 if small else 3.5e-4  # sec. 5.1

@@ -31,7 +31,41 @@ class Sweep(NamedTuple):
 
 def get_sweeps() -> dict[str, Sweep]:
     """Returns the named sweeps."""
-    return _hct_sweeps() | _buc_sweeps() | _pul_sweeps() | _softened_sweeps() | _cluster_dynamics_sweeps()
+    return {
+        **_contrast_sweeps(),
+        **_hct_sweeps(),
+        **_buc_sweeps(),
+        **_pul_sweeps(),
+        **_softened_sweeps(),
+        **_cluster_dynamics_sweeps(),
+    }
+
+
+def _contrast_sweeps() -> dict[str, Sweep]:
+    parts = {
+        "contrast": {},
+        "without the camera term": {"loss.camera_weight": 0.0},
+        "without post-processing": {"embedding.postprocess": "none"},
+        "without the average": {"train.average_decay": 0.0},
+        "reliable clusters only": {"cluster.eps_gap": 0.02},
+        "hardest sample moves a vector": {"memory.rule": "hardest"},
+        "support samples": {"loss.support_weight": 1.0},
+        "batch norm by camera": {"train.camera_groups": True, "model.bn_group_size": 16},
+    }
+    start = {
+        "folder": {},
+        "batch norm learns": {"model.keep_batch_norm": False},
+        "half the rate": {"train.learning_rate": 1e-4},
+        "twice the rate": {"train.learning_rate": 4e-4},
+        "no warm-up": {"train.warmup_steps": 0},
+        "layer-wise rates": {"train.layer_decay": 0.7},
+        "half the stages frozen": {"model.frozen_stages": 3},
+        "without the average": {"train.average_decay": 0.0},
+    }
+    return {
+        "contrast_parts": Sweep("contrast", "Parts of the recommended method", "", parts),
+        "contrast_start": Sweep("contrast", "Training from published weights on few images", "", start),
+    }
 
 
 def _hct_sweeps() -> dict[str, Sweep]:
@@ -140,6 +174,18 @@ def _cluster_dynamics_sweeps() -> dict[str, Sweep]:
         "reference code": _in_section("dynamics", choices.REFERENCE_READING),
         "paper": _in_section("dynamics", choices.PAPER_READING),
     }
+    labels = {
+        "HCD": {},
+        "one level": {"labels.num_levels": 1},
+        "momentum 0.2, no refresh (paper)": {"memory.momentum": 0.2, "memory.refresh": False},
+        "without singletons": {"loss.singletons": False},
+        "drawn by level 1": {"train.sampling_level": 1},
+        "from DBSCAN": {"labels.init": "dbscan", "labels.warmup_steps": 100},
+        "all levels in the loss": {"loss.levels": "all"},
+        "similarity rises": {"labels.similar_steps": 400},
+        "average of the weights": {"train.average_decay": 0.99},
+        "centred per camera": {"embedding.postprocess": "camera_center"},
+    }
     merge = _one_field("alpha_M", "dynamics.alpha_merge", (0.1, 0.3, 0.5, 0.7, 0.9, 0.99))
     split = _one_field("alpha_S", "dynamics.alpha_split", (0.3, 0.5, 0.7, 0.9, 0.95, 0.99))
     return {
@@ -156,6 +202,7 @@ def _cluster_dynamics_sweeps() -> dict[str, Sweep]:
         "hcd_num_levels": Sweep(
             "cluster_dynamics", "Levels H", f"{_HCD}, Fig. 4", _one_field("H", "labels.num_levels", range(1, 6))
         ),
+        "hcd_labels": Sweep("cluster_dynamics", "What labels and loss are made of", "", labels),
         "hcd_readings": Sweep("cluster_dynamics", "Readings of the dynamics", f"{_HCD}, section 4.2", readings),
     }
 

@@ -41,6 +41,7 @@ NEUTRAL = {
     "loss.singletons": True,
     "loss.normalize": False,
     "train.sampling_level": 0,
+    "train.camera_groups": False,
     "train.average_decay": 0.0,
     "train.warmup_steps": 0,
     "train.layer_decay": 1.0,

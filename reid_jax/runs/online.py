@@ -50,6 +50,10 @@ def check_batch(config: ConfigDict, data: TrainingData, *, signals: tuple[str, .
             f"train.num_ids x train.num_instances must be at most the {data.num_target} training samples, got "
             f"{train.num_ids} x {train.num_instances}; lower train.num_ids"
         )
+    if train.get("camera_groups") and not config.model.bn_group_size:
+        raise errors.UserError(
+            "model.bn_group_size must be above 0, the images of a camera's group, with camera_groups"
+        )
     if config.stop.signal not in ("last", *signals):
         allowed = " or ".join(repr(signal) for signal in ("last", *signals))
         raise errors.UserError(f"stop.signal must be {allowed}, got {config.stop.signal!r}, which is not computed")
@@ -280,7 +284,12 @@ def draw_batches(
         "num_steps": train.num_steps,
     }
     rng = np.random.default_rng([config.seed, iteration, epoch])
-    target = data.num_source + sampling.grouped_batches(rng, labels, **options)
+    if train.get("camera_groups"):
+        camids = data.target.samples["train"].camids
+        group_size = config.model.bn_group_size
+        target = data.num_source + sampling.camera_batches(rng, labels, camids, group_size=group_size, **options)
+    else:
+        target = data.num_source + sampling.grouped_batches(rng, labels, **options)
     if not data.num_source:
         return target
     return np.concatenate([sampling.grouped_batches(rng, data.source_labels, **options), target], axis=1)
