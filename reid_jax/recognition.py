@@ -17,7 +17,9 @@ from reid_jax.distances.pairwise import check_arguments
 from reid_jax.embeddings import l2_normalize
 
 
-def recognition(embeddings: np.ndarray, augmented: np.ndarray, *, block_size: int = 1024) -> tuple[float, float]:
+def recognition(
+    embeddings: np.ndarray, augmented: np.ndarray, *, num_alike: int = 1, block_size: int = 1024
+) -> tuple[float, float]:
     """Measures how often, and how nearly, the image most similar to an augmented copy is the one it was made of.
 
     An image as similar to the copy as its own comes before it, so that of embeddings that are all alike no copy is known
@@ -26,16 +28,20 @@ def recognition(embeddings: np.ndarray, augmented: np.ndarray, *, block_size: in
     Args:
         embeddings: [N, D] float, of the images; L2-normalised here.
         augmented: [N, D] float, of the copies, in the same order.
+        num_alike: how many images may be meant, about: as many as there are of one person, which good embeddings do not
+            tell apart. The own image counts as the first if it is among so many.
         block_size: copies at a time; block_size x N similarities are held. Static.
 
     Returns:
         (the share of copies whose own image is the first, the mean of 1 / its rank), each 0..1.
 
     Raises:
-        ValueError: the arrays are not both [N, D] with N >= 2, a row is not finite, or block_size is below 1.
+        ValueError: the arrays are not both [N, D] with N >= 2, a row is not finite, or a number is below 1.
     """
+    if num_alike < 1:
+        raise ValueError(f"num_alike must be at least 1, got {num_alike}")
     _, ranks, _ = _compare(*_checked(embeddings, augmented, block_size), block_size=block_size)
-    ranks = np.asarray(ranks)
+    ranks = np.maximum(1, np.asarray(ranks) - (num_alike - 1))
     return float((ranks == 1).mean()), float((1 / ranks).mean())
 
 

@@ -19,9 +19,15 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     small = config.data.dataset in base_config.SMALL_DATASETS
 
     config.embedding.postprocess = "auto"
-    is_quick = small or dataset == "folder"  # hundreds of steps, not thousands
-    config.train.average_decay = 0.99 if is_quick else 0.999  # ICE, of 16,000 steps
-    config.train.warmup_steps = 50 if is_quick else 1000
+    own = dataset == "folder"
+    config.train.average_decay = 0.995 if small or own else 0.999  # ICE, of 16,000 steps
+    config.train.warmup_steps = 50 if small else 10 if own else 1000
+    if small:
+        config.train.num_iterations, config.train.drop_every = 24, 800
+    if own:  # a few hundred images: see docs/measured_runs.md
+        config.model.neck = "none"  # embeddings are whitened
+        config.model.last_stride = 2  # as the weights were trained
+        config.train.learning_rate = 2e-4
 
     config.memory = ml_collections.ConfigDict()
     config.memory.rule = "each"  # how a batch moves a vector: "each" | "hardest" | "mean" (Cluster Contrast)

@@ -20,6 +20,7 @@ def measure_recognition(
     rows: np.ndarray,
     *,
     options: ConfigDict,
+    images_per_identity: float,
     data: TrainingData,
     fitted: Postprocess | None,
     mesh: Mesh,
@@ -33,6 +34,7 @@ def measure_recognition(
         key: jax PRNG key of the copies.
         rows: [N, D] float, all training samples' embeddings, post-processed.
         options: config.evaluation: num_probes, how many samples are looked at, evenly spaced, and batch_size.
+        images_per_identity: about how many samples there are of one identity; 0: not known.
         data: whose samples they are; a tracklet's copy is of its first frame.
         fitted: post-processing of the copies' embeddings.
         mesh: the devices.
@@ -51,4 +53,5 @@ def measure_recognition(
         np.asarray(embed_copies(jax.random.fold_in(key, place), batch).embeddings) for place, batch in enumerate(images)
     ]
     copies = postprocess.apply(fitted, np.concatenate(copies)[: len(places)], data.camids[places])
-    return {"recognition": recognition.recognition(rows[places], copies)[1]}
+    num_alike = max(1, round(images_per_identity * len(places) / data.num_target))
+    return {"recognition": recognition.recognition(rows[places], copies, num_alike=num_alike)[1]}

@@ -202,6 +202,7 @@ class Session:
                 self.key(_PROBE_STREAM),
                 rows,
                 options=self.config.evaluation,
+                images_per_identity=self.config.data.images_per_identity,
                 data=self.data,
                 fitted=self._fitted(state),
                 mesh=self.mesh,

@@ -125,3 +125,11 @@ def test_errors():
     for k in (0, 4):
         with pytest.raises(ValueError, match=r"k must be in 1\.\.3"):
             recognition.neighbor_overlap(images, images, k=k)
+
+
+def test_images_of_one_person_are_not_told_apart():
+    # Of the hand example the third copy's own image is its second: the first if two may be meant.
+    assert recognition.recognition(at(ANGLES), at(COPIES), num_alike=2) == (1.0, 1.0)
+    assert recognition.recognition(at(ANGLES), at(COPIES), num_alike=1) == (0.75, 0.875)
+    with pytest.raises(ValueError, match="num_alike must be at least 1, got 0"):
+        recognition.recognition(at(ANGLES), at(COPIES), num_alike=0)
