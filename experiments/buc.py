@@ -15,7 +15,7 @@ from reid_jax.embeddings import l2_normalize
 from reid_jax.label_metrics import label_metrics
 from reid_jax.runs import objectives, stages
 from reid_jax.runs.dataset import TrainingData
-from reid_jax.runs.session import open_session
+from reid_jax.runs.opening import open_session
 
 
 def merges_per_stage(config: ConfigDict, num_samples: int) -> int:

@@ -15,7 +15,7 @@ from reid_jax.cli import command_line
 from reid_jax.label_metrics import level_metrics
 from reid_jax.pictures import hierarchy_picture
 from reid_jax.runs import online
-from reid_jax.runs.session import open_session
+from reid_jax.runs.opening import open_session
 
 
 def run_cluster_dynamics(config: ConfigDict, workdir: str) -> dict[str, Any]:

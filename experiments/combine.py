@@ -23,7 +23,8 @@ from reid_jax.pseudo_labels import PseudoLabels
 from reid_jax.runs import objectives, online
 from reid_jax.runs.dataset import TrainingData
 from reid_jax.runs.objectives import Objective
-from reid_jax.runs.session import CLASSIFIER_STREAM, LABEL_STREAM, Session, open_session
+from reid_jax.runs.opening import open_session
+from reid_jax.runs.session import CLASSIFIER_STREAM, LABEL_STREAM, Session
 from reid_jax.training.train_step import TrainState
 
 _ONLINE = "cluster_dynamics"

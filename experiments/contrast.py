@@ -18,7 +18,8 @@ from reid_jax.label_metrics import clustered_metrics
 from reid_jax.pseudo_labels import reliable_dbscan_labels
 from reid_jax.runs import online, proxies
 from reid_jax.runs.dataset import TrainingData
-from reid_jax.runs.session import Session, open_session
+from reid_jax.runs.opening import open_session
+from reid_jax.runs.session import Session
 from reid_jax.training.train_step import TrainState
 
 

@@ -17,8 +17,9 @@ from reid_jax.pseudo_labels import PseudoLabels
 from reid_jax.runs import objectives, online
 from reid_jax.runs.dataset import TrainingData
 from reid_jax.runs.objectives import Objective
+from reid_jax.runs.opening import open_session
 from reid_jax.runs.run_directory import RunDirectory
-from reid_jax.runs.session import Session, open_session
+from reid_jax.runs.session import Session
 from reid_jax.training.train_step import TrainState
 
 _SPCL_GAP = 0.02  # its code

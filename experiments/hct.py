@@ -13,7 +13,7 @@ from reid_jax.cli import command_line
 from reid_jax.label_metrics import label_metrics
 from reid_jax.runs import objectives
 from reid_jax.runs.dataset import TrainingData
-from reid_jax.runs.session import open_session
+from reid_jax.runs.opening import open_session
 
 
 def merges_per_step(config: ConfigDict, num_samples: int) -> int:

@@ -17,7 +17,8 @@ from reid_jax.label_metrics import selected_metrics
 from reid_jax.runs import checkpoints, compatibility, models, objectives
 from reid_jax.runs.dataset import TrainingData
 from reid_jax.runs.objectives import Objective
-from reid_jax.runs.session import CLASSIFIER_STREAM, LABEL_STREAM, Session, open_session
+from reid_jax.runs.opening import open_session
+from reid_jax.runs.session import CLASSIFIER_STREAM, LABEL_STREAM, Session
 
 
 def known_classes(config: ConfigDict, train_ids: np.ndarray) -> np.ndarray:

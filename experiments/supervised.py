@@ -15,7 +15,7 @@ from reid_jax.cli import command_line
 from reid_jax.runs import objectives
 from reid_jax.runs.dataset import TrainingData
 from reid_jax.runs.objectives import Objective
-from reid_jax.runs.session import open_session
+from reid_jax.runs.opening import open_session
 
 
 def check(config: ConfigDict, data: TrainingData) -> None:

@@ -160,15 +160,15 @@ def assert_same(workdir, other):
 
 def record_train_steps(monkeypatch):
     """The train steps that sessions make from now on."""
-    from reid_jax.runs import session
+    from reid_jax.runs import opening
 
-    steps, make_train_step = [], session.make_train_step
+    steps, make_train_step = [], opening.make_train_step
 
     def recording(*args, **options):
         steps.append(make_train_step(*args, **options))
         return steps[-1]
 
-    monkeypatch.setattr(session, "make_train_step", recording)
+    monkeypatch.setattr(opening, "make_train_step", recording)
     return steps
 
 
