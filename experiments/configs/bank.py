@@ -51,11 +51,10 @@ def add_training(config: ml_collections.ConfigDict) -> None:
     config.augment.erasing_probability = 0.5  # with the mean pixel
 
     config.stop = ml_collections.ConfigDict()
-    # "never": all iterations; "label_free": when pseudo labels no longer agree better with the last iteration's;
-    # "auto": label_free where no accuracy can be measured, never otherwise.
+    # "never": all iterations; "label_free": when the signal no longer rises; "auto": label_free where no accuracy can be measured, never otherwise.
     config.stop.when = "auto"
-    # Of label_free: "agreement", the adjusted Rand index; "last": all iterations, unless the model collapses.
-    config.stop.signal = "agreement"
+    # Of label_free: "last", all iterations unless the model collapses; "agreement", the adjusted Rand index.
+    config.stop.signal = "last"
     config.stop.patience = 5  # iterations without a rise
     config.stop.min_rise = 0.005  # of the signal
 

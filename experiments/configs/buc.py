@@ -45,7 +45,8 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     # "metric": when mAP falls (sec. 3.2), as "label_free" where no accuracy can be measured; "label_free": when the
     # signal no longer rises; "never": all stages.
     config.stop.when = "metric"
-    config.stop.signal = "silhouette"  # of label_free: "silhouette" | "agreement", which merging keeps high
+    # Of label_free: "last", all stages unless the model collapses; "silhouette" | "agreement", which merging keeps high.
+    config.stop.signal = "last"
     config.stop.patience = 1 if not is_small else 4  # stages without a rise
     config.stop.min_rise = 0.005  # of the signal
     if dataset in base_config.OWN_DATASETS:

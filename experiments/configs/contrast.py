@@ -39,8 +39,6 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.loss.num_negatives = 50  # the vectors of other clusters that are most similar (CAP, O2CAP)
     config.loss.support_weight = 0.0  # of ISE's support samples, 1 in its code; 0: none
 
-    config.stop.signal = "last"  # of those above the signal that chose best (docs/results.md)
-
     config.cluster = bank.cluster_fields()
     config.cluster.eps_gap = 0.0  # SpCL: 0.02; 0: all clusters count as reliable
     if not small:

@@ -48,11 +48,12 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.augment.erasing_probability = 0.5
 
     config.stop = ml_collections.ConfigDict()
-    # "never": all iterations, as the paper; "label_free": when pseudo labels no longer agree better with the last
-    # iteration's; "auto": label_free where no accuracy can be measured, never otherwise.
+    # "never": all iterations, as the paper; "label_free": when the signal no longer rises; "auto": label_free where no
+    # accuracy can be measured, never otherwise.
     config.stop.when = "auto"
-    config.stop.signal = "agreement"  # of label_free: "agreement" (adjusted Rand index) | "silhouette"
-    config.stop.patience = 3  # iterations without a rise
+    # Of label_free: "last", all iterations unless the model collapses; "agreement" (adjusted Rand index) | "silhouette".
+    config.stop.signal = "last"
+    config.stop.patience = 3  # iterations without a rise, or collapsed
     config.stop.min_rise = 0.005  # of the signal
     if dataset in base_config.OWN_DATASETS:
         settings.leave_open(config)

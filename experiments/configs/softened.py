@@ -40,10 +40,11 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.dissimilarity.camera_penalty = 0.02  # lambda_c of the cross-camera term (eq. 6, Fig. 4d); 0: without it
 
     config.stop = ml_collections.ConfigDict()
-    # "never": all iterations, as the paper; "metric": when mAP falls; "label_free": when the reliable samples no
-    # longer agree better with the last iteration's; "auto": label_free where no accuracy can be measured.
+    # "never": all iterations, as the paper; "metric": when mAP falls; "label_free": when the signal no
+    # longer rises; "auto": label_free where no accuracy can be measured.
     config.stop.when = "auto"
-    config.stop.signal = "agreement"  # of label_free: the share of reliable samples kept
+    # Of label_free: "last", all iterations unless the model collapses; "agreement", the share of reliable samples kept.
+    config.stop.signal = "last"
     config.stop.patience = 5  # iterations without a rise
     config.stop.min_rise = 0.002  # of the signal
     if dataset in base_config.OWN_DATASETS:
