@@ -50,6 +50,10 @@ def check(config: ConfigDict, data: TrainingData) -> None:
             f"loss.kind must be triplet or unified with labels.method = {_ONLINE!r}, whose classes change at every step, "
             f"got {loss!r}"
         )
+    if config.train.camera_groups and labeller != _ONLINE:
+        raise errors.UserError(
+            f"train.camera_groups must be false with labels.method = {labeller!r}, whose batches are drawn otherwise, got true"
+        )
     online.check_batch(config, data, signals=_SIGNALS[labeller])
     if labeller == "hct":
         hct.merges_per_step(config, num_samples)

@@ -18,6 +18,7 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     bank.add_training(config)
     small = config.data.dataset in base_config.SMALL_DATASETS
 
+    config.model.mirrored = True
     config.embedding.postprocess = "auto"
     own = dataset == "folder"
     config.train.average_decay = 0.995 if small or own else 0.999  # ICE, of 16,000 steps
@@ -38,6 +39,7 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.loss.camera_temperature = 0.07  # CAP, O2CAP
     config.loss.num_negatives = 50  # the vectors of other clusters that are most similar (CAP, O2CAP)
     config.loss.support_weight = 0.0  # of ISE's support samples, 1 in its code; 0: none
+    config.loss.support_steps = 28_000 if not (small or own) else 1200  # until they are moved furthest (ISE's run)
 
     config.cluster = bank.cluster_fields()
     config.cluster.eps_gap = 0.0  # SpCL: 0.02; 0: all clusters count as reliable

@@ -33,6 +33,7 @@ class ReidModel(nn.Module):
         num_stripes: stripes pooled besides, always by their mean; 0 = none.
         neck: "none", or "bn" for a batch norm of the pooled feature; stripes do not go through it.
         bn_group_size: images per group of the neck's batch norm; 0 = the whole batch. The backbone has its own.
+        mirrored: outside training, features are the mean of those of an image and of its mirror image.
         keep_batch_norm: the backbone's batch norms use their running statistics in training, too, and leave them alone.
     """
 
@@ -42,6 +43,7 @@ class ReidModel(nn.Module):
     num_stripes: int = 0
     neck: str = "none"
     bn_group_size: int = 0
+    mirrored: bool = False
     keep_batch_norm: bool = False
 
     def __post_init__(self):
@@ -83,6 +85,9 @@ class ReidModel(nn.Module):
             raise errors.UserError(
                 f"images must be [B, H, W, 3] float, normalised, got shape {images.shape} of {images.dtype}"
             )
+        is_doubled = self.mirrored and not train
+        if is_doubled:
+            images = _with_mirror_images(images)
         by_batch = train and not self.keep_batch_norm
         feature_map, token = _split(self.backbone(_renormalize(images, self.normalization), train=by_batch))
         # Not len(): in a model that is exported the batch has no number.
@@ -100,7 +105,17 @@ class ReidModel(nn.Module):
         if self.neck == "bn":
             embeddings = BNNeck(group_size=self.bn_group_size, name="neck")(embeddings, train=train)
         stripes = pooling.stripe_pool(feature_map, self.num_stripes) if self.num_stripes else None
-        return Features(embeddings, stripes)
+        features = Features(embeddings, stripes)
+        return jax.tree.map(_mean_of_pairs, features) if is_doubled else features
+
+
+def _with_mirror_images(images: jax.Array) -> jax.Array:
+    """Puts behind each image its mirror image, [2 B, H, W, 3]: a batch that is split over devices stays where it is."""
+    return jnp.stack([images, images[:, :, ::-1]], axis=1).reshape(-1, *images.shape[1:])
+
+
+def _mean_of_pairs(rows: jax.Array) -> jax.Array:
+    return rows.reshape(-1, 2, *rows.shape[1:]).mean(axis=1)
 
 
 def _renormalize(images: jax.Array, normalization: str) -> jax.Array:

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from reid_jax import errors, evaluate, features, sharding
+from reid_jax import errors, evaluate, features, postprocess, sharding
 from reid_jax.data import records as records_lib
 from reid_jax.data import samples as samples_lib
 from reid_jax.embeddings import l2_normalize
 from reid_jax.evaluate import RankingResult
 from reid_jax.inference import networks
 from reid_jax.retrieval import embedding_files
-from reid_jax.runs import checkpoints, compatibility, config_rules, logs, metrics_files, stopping
+from reid_jax.runs import compatibility, config_rules, logs, metrics_files, stopping
 from reid_jax.runs import dataset as dataset_lib
 from reid_jax.runs.dataset import Dataset
 
@@ -247,7 +247,7 @@ def look(run: Run, *, batch_size: int, data_dir: str | None = None) -> Views:
     dataset = dataset_lib.with_images(load_dataset(run, data_dir=data_dir), config.data)
     mesh = sharding.make_mesh()
     sharding.check_batch_size(mesh, batch_size)
-    embed_step, digest = features.make_embed_step(network.module, mesh), checkpoints.digest(variables)
+    embed_step, digest = features.make_embed_step(network.module, mesh), networks.digest(network)
 
     def embedded(split: str, samples: samples_lib.Samples, file: str) -> np.ndarray:
         path = run.folder / "embeddings" / file
@@ -262,6 +262,8 @@ def look(run: Run, *, batch_size: int, data_dir: str | None = None) -> Views:
             batch_size=batch_size,
             description=f"{run.name}: embedding {split}",
         ).embeddings
+        if network.fitted is not None:
+            embeddings = postprocess.apply(network.fitted, embeddings, samples.camids)
         origin = embedding_files.Origin(digest, config.data.height, config.data.width)
         # A run directory that is not the user's own can be read all the same.
         with contextlib.suppress(OSError):

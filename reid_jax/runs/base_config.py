@@ -102,7 +102,8 @@ def _train_config() -> ml_collections.ConfigDict:
     # Labels, ranking and what is kept are of a moving average of the model, which keeps this much of itself at a step;
     # 0: of the model as the last step left it.
     train.average_decay = 0.0
-    train.warmup_steps = 0  # of the run, over which the learning rate rises from 0
+    # The first steps of an optimizer, over which the rate rises from 0; BUC, SSL and PUL begin a new one in each iteration.
+    train.warmup_steps = 0
     train.layer_decay = 1.0  # the rate of a backbone's stage, against that of the stage after it
     return train
 
@@ -124,8 +125,10 @@ def _model_config(dataset: str) -> ml_collections.ConfigDict:
     model.pooling = "auto"  # "avg" | "gem" | "token", a transformer's own; "auto": as the backbone's publication
     model.normalization = "imagenet"  # of the pixels: "imagenet" | "half" | "clip"; weights given by name decide it
     model.neck = "none"  # "bn": a batch norm of the pooled feature, which centres it (Luo et al. 2019)
+    # Outside training, features are the mean of those of an image and of its mirror image: twice the time for them.
+    model.mirrored = False
     # Whether the backbone's batch norms keep the statistics of the weights, in training as well: those of a few hundred
-    # images are worse, and the first steps would lose what the weights know (docs/measured_runs.md).
+    # images are worse, and the first steps would lose what the weights know. From random weights there are none to keep.
     model.keep_batch_norm = own
     model.bn_group_size = 0  # images per batch-norm group; 0 = the whole batch. 16 imitates 4 cards at batch 64
     model.dtype = "float32"  # of the activations: "float32" | "bfloat16"; everything else stays float32

@@ -43,7 +43,14 @@ def measure_baselines(
         without the latter where the start's embeddings do not differ.
     """
     model = config.model.copy_and_resolve_references()
-    model.update(backbone=COLOR_HISTOGRAM, pooling="token", normalization="imagenet", neck="none", frozen_stages=0)
+    model.update(
+        backbone=COLOR_HISTOGRAM,
+        pooling="token",
+        normalization="imagenet",
+        neck="none",
+        mirrored=False,
+        frozen_stages=0,
+    )
     colors_step = features.make_embed_step(models.build_model(model), mesh)
 
     def embedder(step: features.EmbedStep, own: dict[str, Any]) -> Callable[[str], np.ndarray]:

@@ -20,6 +20,7 @@ FREE_FIELDS = (
     "data.num_workers",
     "checkpoint.every_minutes",
     "evaluation.baselines",
+    "evaluation.num_probes",
     "data.num_pixels",
     "learned_from",
     "train.num_iterations",
@@ -28,11 +29,11 @@ FREE_FIELDS = (
 NEUTRAL = {
     "model.normalization": "imagenet",
     "model.keep_batch_norm": False,
+    "model.mirrored": False,
     "data.images_per_identity": 0.0,
     "augment.preset": "person",
     "embedding.postprocess": "none",
     "embedding.shrinkage": postprocess.SHRINKAGE,
-    "evaluation.num_probes": 0,
     "cluster.eps_gap": 0.0,
     "memory.rule": "each",
     "labels.similar_steps": 0,
@@ -79,7 +80,7 @@ def finished_result(workdir: str | pathlib.Path, config: ConfigDict) -> dict[str
     for field, value in config_rules.flat_fields(_as_json(config.to_dict())).items():
         if field not in FINISHED_FREE_FIELDS and not _is_same(field, value, saved):
             raise errors.UserError(
-                f"workdir: {str(workdir)!r} holds a finished run with {field} = {saved.get(field)!r}, this one has "
+                f"workdir: {str(workdir)!r} holds a finished run with {field} = {saved.get(field, NEUTRAL.get(field))!r}, this one has "
                 f"{value!r}; choose another --workdir"
             )
     if "data_fingerprint" in saved and saved["data_fingerprint"] != load_dataset(config.data).fingerprint:
@@ -123,7 +124,7 @@ def check_same_run(workdir: pathlib.Path, record: dict[str, Any]) -> None:
     for name, value in config_rules.flat_fields(record).items():
         if name not in FREE_FIELDS and not _is_same(name, value, saved):
             raise errors.UserError(
-                f"workdir: {str(workdir)!r} holds a run with {name} = {saved.get(name)!r}, this one has "
+                f"workdir: {str(workdir)!r} holds a run with {name} = {saved.get(name, NEUTRAL.get(name))!r}, this one has "
                 f"{value!r}; choose another --workdir"
             )
 

@@ -103,6 +103,7 @@ _RULES = {
     "loss.camera_weight": rules.at_least(0),
     "loss.camera_temperature": rules.above(0),
     "loss.num_negatives": rules.at_least(1),
+    "loss.support_steps": rules.at_least(1),
     "loss.support_weight": rules.at_least(0),
     "loss.own_weight": rules.within(0, 1),
     "loss.label_smoothing": rules.within(0, 1),

@@ -21,7 +21,7 @@ HEADS = ("head", "classifier")  # on top of the embeddings
 _OPTIONAL = (*HEADS, "neck")
 _CALIBRATION_BATCHES = 16
 # Of config.model, what says which network it is; the rest is about how it is trained.
-NETWORK_FIELDS = ("backbone", "width", "last_stride", "stem", "pooling", "normalization", "neck", "dtype")
+NETWORK_FIELDS = ("backbone", "width", "last_stride", "stem", "pooling", "normalization", "neck", "mirrored", "dtype")
 
 
 def build_model(model: ConfigDict, kind: type[ReidModel] = ReidModel, **fields: Any) -> ReidModel:
@@ -39,6 +39,7 @@ def build_model(model: ConfigDict, kind: type[ReidModel] = ReidModel, **fields: 
         normalization=model.normalization,
         neck=model.neck,
         bn_group_size=model.bn_group_size,
+        mirrored=model.mirrored,
         keep_batch_norm=model.keep_batch_norm,
         **fields,
     )
@@ -183,6 +184,6 @@ def initial_variables(
     else:
         print(f"starting from {start.describe_weights(config.model)}", flush=True)
         variables = start.load_weights(config.model.weights, fresh, model.backbone)
-    embedder = build_model(config.model)
+    embedder = build_model(config.model).clone(mirrored=False)  # what the neck sees in training
     embed = jax.jit(lambda variables, batch: embedder.apply(variables, batch, train=False).embeddings)
     return calibration.calibrate_neck(embed, variables, inputs)

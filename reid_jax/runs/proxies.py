@@ -66,7 +66,6 @@ def contrastive(config: ConfigDict, data: TrainingData) -> Objective:
     model, options = build_model(config.model), config.loss
     camids = jnp.asarray(np.unique(data.camids, return_inverse=True)[1], jnp.int32)
     with_cameras = tells_cameras_apart(config, data)
-    num_steps = config.train.num_iterations * config.train.num_epochs * config.train.num_steps
 
     def cluster_loss(embeddings: jax.Array, labels: jax.Array, proxies: ProxyMemory) -> jax.Array:
         clusters = proxies.clusters
@@ -74,7 +73,9 @@ def contrastive(config: ConfigDict, data: TrainingData) -> Objective:
         terms = {"temperature": options.temperature, "in_use": in_use}
         total = losses.unified_contrastive(embeddings, labels, clusters.rows, **terms)
         if options.support_weight:  # ISE
-            strength = proxy_losses.support_strength(proxies.step, num_steps)
+            strength = proxy_losses.support_strength(
+                jnp.minimum(proxies.step, options.support_steps), options.support_steps
+            )
             supports = proxy_losses.implicit_support(
                 embeddings, labels, clusters.rows, in_use=in_use, strength=strength
             )

@@ -6,6 +6,7 @@ from flax import linen as nn
 
 from reid_jax import augment, errors
 from reid_jax.models import pooling, reid
+from reid_jax.models.batch_norm import BatchNorm
 from reid_jax.models.reid import ReidModel
 
 IMAGES = np.random.default_rng(0).normal(size=(4, 8, 4, 3)).astype(np.float32)
@@ -156,3 +157,37 @@ def test_fields_are_checked(fields):
     (name,) = fields
     with pytest.raises(errors.UserError, match=name):
         ReidModel(**{"backbone": PatchBackbone(), **fields})
+
+
+def test_a_mirrored_model_embeds_an_image_as_its_mirror_image():
+    """Outside training the mean over both; in training, and in its variables, it is the plain model."""
+    plain = ReidModel(backbone=PatchBackbone(), neck="bn", num_stripes=2)
+    mirrored = plain.clone(mirrored=True)
+    images = jax.random.normal(jax.random.key(0), (3, 8, 4, 3))
+    variables = plain.init(jax.random.key(1), images, train=False)
+    assert jax.tree.structure(mirrored.init(jax.random.key(1), images, train=False)) == jax.tree.structure(variables)
+    found = mirrored.apply(variables, images, train=False)
+    one, other = (plain.apply(variables, each, train=False) for each in (images, images[:, :, ::-1]))
+    jax.tree.map(lambda a, b, c: np.testing.assert_allclose(a, (b + c) / 2, rtol=1e-5, atol=1e-6), found, one, other)
+    same = mirrored.apply(variables, images[:, :, ::-1], train=False)
+    np.testing.assert_allclose(same.embeddings, found.embeddings, rtol=1e-5, atol=1e-6)
+    assert float(jnp.abs(one.embeddings - other.embeddings).max()) > 1e-3
+    trained, _ = mirrored.apply(variables, images, train=True, mutable=["batch_stats"])
+    expected, _ = plain.apply(variables, images, train=True, mutable=["batch_stats"])
+    np.testing.assert_array_equal(trained.embeddings, expected.embeddings)
+
+
+def test_batch_norms_that_are_kept_leave_their_statistics_alone():
+    class Backbone(nn.Module):
+        @nn.compact
+        def __call__(self, images, *, train):
+            return BatchNorm()(images, train=train)
+
+    images = 3 + jax.random.normal(jax.random.key(0), (4, 2, 2, 3))
+    model = ReidModel(backbone=Backbone(), keep_batch_norm=True)
+    variables = model.init(jax.random.key(1), images, train=False)
+    trained, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+    np.testing.assert_array_equal(trained.embeddings, model.apply(variables, images, train=False).embeddings)
+    jax.tree.map(np.testing.assert_array_equal, dict(updated["batch_stats"]), dict(variables["batch_stats"]))
+    learning, _ = model.clone(keep_batch_norm=False).apply(variables, images, train=True, mutable=["batch_stats"])
+    assert float(jnp.abs(learning.embeddings - trained.embeddings).max()) > 1

@@ -24,6 +24,7 @@ FREE = {
     *(
         "model.checkpoint",
         "model.keep_batch_norm",
+        "model.mirrored",
         "train.camera_groups",
         "cluster.normalize",
         "train.nesterov",

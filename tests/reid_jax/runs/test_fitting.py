@@ -30,7 +30,9 @@ def weights(tmp_path, monkeypatch):
 def make_config(prepared, get_config=hct_config.get_config, dataset="folder", **more):
     config = get_config(dataset)
     fields = {"data.dataset": "tiny", "data.dir": str(prepared), "data.num_pixels": 64 * 32, "evaluation.batch_size": 8}
-    fields |= {"model.weights": "tiny"} | {name.replace("__", "."): value for name, value in more.items()}
+    fields |= {"model.weights": "tiny", "embedding.postprocess": "none"} | {
+        name.replace("__", "."): value for name, value in more.items()
+    }
     config.update_from_flattened_dict(fields)
     return config
 
@@ -199,3 +201,17 @@ def test_a_run_says_what_it_starts_from(prepared, meshes, capsys):
     published_state, _ = store.read("tiny")
     kernel = variables["params"]["backbone"]["conv1"]["kernel"]
     np.testing.assert_array_equal(kernel, published_state["conv1.weight"].transpose(2, 3, 1, 0))
+
+
+def test_post_processing_is_chosen_and_kept_when_a_run_goes_on(fit, prepared, tmp_path):
+    config, lines = fit(make_config(prepared, embedding__postprocess="auto", data__images_per_identity=6.0))
+    assert config.embedding.postprocess == "camera_whiten"
+    assert lines[1] == "embeddings are post-processed by camera_whiten (embedding.postprocess)"
+    # What a run has chosen, and that a run from before there was any has none.
+    for kept, expected in ({"postprocess": "center"}, "center"), ({}, "none"):
+        workdir = tmp_path / expected
+        (workdir / "checkpoints/last/3").mkdir(parents=True)
+        record = config.to_dict() | {"embedding": kept}
+        (workdir / "config.json").write_text(json.dumps(record))
+        found, _ = fit(make_config(prepared, embedding__postprocess="auto"), workdir)
+        assert found.embedding.postprocess == expected

@@ -73,7 +73,7 @@ def test_cameras_add_their_term_and_move_their_own_vectors():
 
 
 def test_support_samples_add_theirs_later_in_the_run():
-    _, objective = make(loss__support_weight=1.0, loss__camera_weight=0.0)
+    _, objective = make(loss__support_weight=1.0, loss__support_steps=1000, loss__camera_weight=0.0)
     _, without = make(loss__camera_weight=0.0)
     outputs, targets = Features(jnp.asarray(ROWS[[1, 3]])), {"indices": jnp.array([1, 3])}
     start = proxies.init_proxies(FEATURES, LABELS, CAMIDS, step=0, with_cameras=False)
