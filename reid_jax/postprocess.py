@@ -130,9 +130,10 @@ def fit(
     mean = sum(each.total for each in sums.values()) / count
     if dim > len(mean):
         raise ValueError(f"dim must be at most {len(mean)}, the embeddings' own, got {dim}")
-    cameras = sorted(camera for camera in sums if camera > identities.UNKNOWN)
+    # The mean of a single image would be all that there is of it.
+    cameras = sorted(camera for camera in sums if camera > identities.UNKNOWN and sums[camera].count > 1)
     if kind in CAMERA_KINDS and not cameras:
-        raise ValueError(f"kind must be center or pca_whiten where no camera is known, got {kind!r}")
+        raise ValueError(f"kind must be center or pca_whiten where no camera has two images, got {kind!r}")
     if cameras and cameras[-1] > _MOST_CAMERA:
         raise ValueError(f"camids must be at most {_MOST_CAMERA}, int32, got {cameras[-1]}")
     if not _spread(sums) > _LEAST_SPREAD:
@@ -234,8 +235,9 @@ def in_loss(arrays: dict[str, jax.Array], embeddings: jax.Array, camids: jax.Arr
 
 
 def known_cameras(camids: np.ndarray) -> np.ndarray:
-    """Returns the cameras [K] that `fit` finds among camids [N], ascending."""
-    return np.unique(camids[camids > identities.UNKNOWN])
+    """Returns the cameras [K] of two images or more that `fit` finds among camids [N], ascending."""
+    cameras, counts = np.unique(camids[camids > identities.UNKNOWN], return_counts=True)
+    return cameras[counts > 1]
 
 
 def _transformed(xp, fitted, rows, camids):

@@ -23,6 +23,9 @@ def add_training(config: ml_collections.ConfigDict) -> None:
     if not small:
         config.model.last_stride = 1  # reference code
 
+    # The loss is of post-processed embeddings, too, which that of no other method is.
+    config.embedding.postprocess = "auto" if config.data.dataset in base_config.OWN_DATASETS else "none"
+
     is_own = config.data.dataset == "folder"  # a CPU is to do it
     # Evaluations; 60 of 4 x 100 steps are the paper's 24,000.
     config.train.num_iterations = 16 if small else 8 if is_own else 60

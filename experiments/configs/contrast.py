@@ -38,7 +38,7 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.loss.camera_weight = 0.5  # of the term across cameras (CAP, ICE); 0: none
     config.loss.camera_temperature = 0.07  # CAP, O2CAP
     config.loss.num_negatives = 50  # the vectors of other clusters that are most similar (CAP, O2CAP)
-    config.loss.support_weight = 0.0  # of ISE's support samples, 1 in its code; 0: none
+    config.loss.support_weight = 0.0  # of ISE's support samples, 1: as much as of the samples themselves; 0: none
     config.loss.support_steps = 28_000 if not (small or own) else 1200  # until they are moved furthest (ISE's run)
 
     config.cluster = bank.cluster_fields()

@@ -53,15 +53,18 @@ def _contrast_sweeps() -> dict[str, Sweep]:
         "batch norm by camera": {"train.camera_groups": True, "model.bn_group_size": 16},
     }
     start = {
-        "folder": {},
-        "batch norm learns": {"model.keep_batch_norm": False},
+        "kept batch norms": {},
+        "batch norms learn": {"model.keep_batch_norm": False},
         "half the rate": {"train.learning_rate": 1e-4},
         "twice the rate": {"train.learning_rate": 4e-4},
         "no warm-up": {"train.warmup_steps": 0},
         "layer-wise rates": {"train.layer_decay": 0.7},
-        "half the stages frozen": {"model.frozen_stages": 3},
+        "three stages frozen": {"model.frozen_stages": 3},
         "without the average": {"train.average_decay": 0.0},
+        "without mirror images": {"model.mirrored": False},
     }
+    usual = {"model.keep_batch_norm": True, "train.learning_rate": 2e-4, "train.warmup_steps": 10}
+    start = {label: usual | row for label, row in start.items()}
     return {
         "contrast_parts": Sweep("contrast", "Parts of the recommended method", "", parts),
         "contrast_start": Sweep("contrast", "Training from published weights on few images", "", start),
@@ -175,17 +178,19 @@ def _cluster_dynamics_sweeps() -> dict[str, Sweep]:
         "paper": _in_section("dynamics", choices.PAPER_READING),
     }
     labels = {
-        "HCD": {},
+        "momentum 0.8, embedded anew": {},
+        "momentum 0.2, never anew (paper)": {"memory.momentum": 0.2, "memory.refresh": False},
         "one level": {"labels.num_levels": 1},
-        "momentum 0.2, no refresh (paper)": {"memory.momentum": 0.2, "memory.refresh": False},
         "without singletons": {"loss.singletons": False},
         "drawn by level 1": {"train.sampling_level": 1},
         "from DBSCAN": {"labels.init": "dbscan", "labels.warmup_steps": 100},
         "all levels in the loss": {"loss.levels": "all"},
-        "similarity rises": {"labels.similar_steps": 400},
+        "similarity rises": {"labels.similar_steps": 400, "dynamics.num_similar": 15.0},
         "average of the weights": {"train.average_decay": 0.99},
         "centred per camera": {"embedding.postprocess": "camera_center"},
     }
+    usual = {"memory.momentum": 0.8, "memory.refresh": True}
+    labels = {label: usual | row for label, row in labels.items()}
     merge = _one_field("alpha_M", "dynamics.alpha_merge", (0.1, 0.3, 0.5, 0.7, 0.9, 0.99))
     split = _one_field("alpha_S", "dynamics.alpha_split", (0.3, 0.5, 0.7, 0.9, 0.95, 0.99))
     return {

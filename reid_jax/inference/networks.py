@@ -156,8 +156,17 @@ def load_run(workdir: str | pathlib.Path) -> Network:
     shapes = models.variable_shapes(config, model, (config.data.height, config.data.width, 3))
     variables = checkpoints.restore_variables(workdir, shapes)
     method, kind = config.get("method", ""), config.embedding.postprocess
-    fitted = None if kind == "none" else postprocess.from_arrays(kind, checkpoints.restore_fitted(workdir))
+    fitted = None if kind == "none" else _fitted(workdir, kind)
     return Network(model, variables, config, method, start.describe_run(config, method), fitted)
+
+
+def _fitted(workdir: str | pathlib.Path, kind: str) -> Postprocess:
+    arrays = checkpoints.restore_fitted(workdir)
+    if "mean" not in arrays:
+        raise errors.UserError(
+            f"the checkpoint in {str(workdir)!r} lacks the post-processing {kind} of its config.json"
+        )
+    return postprocess.from_arrays(kind, arrays)
 
 
 def published_data() -> ConfigDict:

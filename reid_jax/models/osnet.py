@@ -225,8 +225,9 @@ class OSNet(nn.Module):
         if not self.frozen_stages:
             return ()
         frozen = _STAGES[: self.frozen_stages]
-        # The pools of OSNet-AIN have convolutions; OSNet's are named as parts of the stages.
-        return ("conv1/", *frozen, *(f"pool{stage.removeprefix('conv')}_" for stage in frozen))
+        # The pools of OSNet-AIN, after its first two stages, have names of their own; OSNet's are parts of the stages.
+        pools = (f"pool{stage.removeprefix('conv')}_" for stage in frozen[:2] if self.is_ain)
+        return ("conv1/", *frozen, *pools)
 
     def torch_name(self, path: str) -> str:
         """Returns torchreid's name of a leaf: "conv2_0/conv2b_1/bn/mean" is "conv2.0.conv2b.1.bn.running_mean"."""

@@ -168,7 +168,8 @@ class VisionTransformer(nn.Module):
         """Returns what the paths of the parameters begin with that `frozen_stages` freezes."""
         if not self.frozen_stages:
             return ()
-        start = ("patch_embed_proj/", "cls_token", "reg_token", "pos_class", "pos_grid", "norm_pre/")
+        start = ["patch_embed_proj/", "cls_token", "pos_class", "pos_grid"]
+        start += ["reg_token"] * bool(self.num_registers) + ["norm_pre/"] * self.pre_norm
         return (*start, *(f"blocks_{index}/" for index in range(self.frozen_stages)))
 
     def torch_name(self, path: str) -> str:

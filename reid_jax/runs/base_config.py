@@ -54,7 +54,7 @@ def base_config(dataset: str) -> ml_collections.ConfigDict:
     # What is done with embeddings before they are clustered, remembered and ranked, fitted to the training images without
     # labels, anew after every iteration: "none" | "center" | "camera_center" | "pca_whiten" | "camera_whiten"; "auto":
     # whitening for published weights, else centring, per camera where these are known.
-    config.embedding.postprocess = "auto" if dataset in OWN_DATASETS else "none"
+    config.embedding.postprocess = "none"
     config.embedding.shrinkage = postprocess.SHRINKAGE  # of whitening: see reid_jax.postprocess.fit
     config.train = _train_config()
     config.evaluation = ml_collections.ConfigDict()

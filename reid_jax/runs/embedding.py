@@ -46,6 +46,12 @@ def check(config: ConfigDict, data: TrainingData) -> None:
         )
 
 
+def can_fit(options: ConfigDict, rows: np.ndarray, data: TrainingData) -> bool:
+    """Whether the embeddings [N, D] of the target differ, within a camera where that is what is asked for."""
+    camids = data.target.samples["train"].camids if options.postprocess in postprocess.CAMERA_KINDS else None
+    return postprocess.is_spread(rows[data.num_source :], camids)
+
+
 def fit(options: ConfigDict, rows: np.ndarray, data: TrainingData) -> Postprocess:
     """Fits config.embedding's post-processing to the target's part of all training samples' embeddings.
 

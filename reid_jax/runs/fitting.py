@@ -49,8 +49,6 @@ def fit_config(config: ConfigDict, dataset: Dataset, workdir: str | pathlib.Path
     earlier = config_rules.flat_fields(logs.read_json(path)) if is_resuming else {}
     config = settings.with_earlier(config, earlier)
     is_random = not config.model.weights and not config.model.checkpoint
-    if is_random:
-        config.model.keep_batch_norm = False  # there are no statistics worth keeping
     if is_random and not is_resuming and config.data.dataset not in _FROM_RANDOM:
         print(
             "from random weights, to try the tools on: photographs need a pretrained start, --config=METHOD:folder "

@@ -50,13 +50,27 @@ def check_batch(config: ConfigDict, data: TrainingData, *, signals: tuple[str, .
             f"train.num_ids x train.num_instances must be at most the {data.num_target} training samples, got "
             f"{train.num_ids} x {train.num_instances}; lower train.num_ids"
         )
-    if train.get("camera_groups") and not config.model.bn_group_size:
-        raise errors.UserError(
-            "model.bn_group_size must be above 0, the images of a camera's group, with camera_groups"
-        )
+    if train.get("camera_groups"):
+        _check_groups(config)
     if config.stop.signal not in ("last", *signals):
         allowed = " or ".join(repr(signal) for signal in ("last", *signals))
         raise errors.UserError(f"stop.signal must be {allowed}, got {config.stop.signal!r}, which is not computed")
+
+
+def _check_groups(config: ConfigDict) -> None:
+    """Checks that batch-norm groups can be of one camera each."""
+    train, group_size, batch_size = (
+        config.train,
+        config.model.bn_group_size,
+        config.train.num_ids * config.train.num_instances,
+    )
+    if config.model.keep_batch_norm:
+        raise errors.UserError("model.keep_batch_norm must be false with train.camera_groups, got true")
+    if group_size < 1 or group_size % train.num_frames or batch_size % (group_size // train.num_frames):
+        raise errors.UserError(
+            f"model.bn_group_size must be images of whole samples that divide the batch of {batch_size} samples of "
+            f"{train.num_frames} frames with train.camera_groups, got {group_size}"
+        )
 
 
 def check_dbscan(config: ConfigDict, data: TrainingData) -> None:
@@ -286,7 +300,7 @@ def draw_batches(
     rng = np.random.default_rng([config.seed, iteration, epoch])
     if train.get("camera_groups"):
         camids = data.target.samples["train"].camids
-        group_size = config.model.bn_group_size
+        group_size = config.model.bn_group_size // train.num_frames
         target = data.num_source + sampling.camera_batches(rng, labels, camids, group_size=group_size, **options)
     else:
         target = data.num_source + sampling.grouped_batches(rng, labels, **options)

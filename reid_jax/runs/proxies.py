@@ -40,7 +40,7 @@ def init_proxies(
     Args:
         features: [N, D] float, L2-normalised.
         labels: [N] integer; negative: of no cluster.
-        camids: [N] integer; a negative one is a camera like any other.
+        camids: [N] integer; samples of unknown cameras, negative, have no vector of their camera.
         step: train steps so far.
         with_cameras: whether there are vectors per camera.
     """
@@ -49,9 +49,8 @@ def init_proxies(
     if not with_cameras:
         return ProxyMemory(clusters, (), jnp.int32(step))
     places = np.unique(camids, return_inverse=True)[1]
-    pairs = np.where(
-        labels < 0, -1, memory.first_index_labels(np.where(labels < 0, -1, classes * len(labels) + places))
-    )
+    of_none = (labels < 0) | (camids < 0)
+    pairs = np.where(of_none, -1, memory.first_index_labels(np.where(of_none, -1, classes * len(labels) + places)))
     return ProxyMemory(clusters, init_class_memory(features, pairs, per_cluster=True), jnp.int32(step))
 
 
@@ -65,6 +64,7 @@ def contrastive(config: ConfigDict, data: TrainingData) -> Objective:
     """Returns the objective: clusters told apart, drawn together across cameras, and kept apart from the nearest others."""
     model, options = build_model(config.model), config.loss
     camids = jnp.asarray(np.unique(data.camids, return_inverse=True)[1], jnp.int32)
+    is_known = jnp.asarray(data.camids > identities.UNKNOWN)
     with_cameras = tells_cameras_apart(config, data)
 
     def cluster_loss(embeddings: jax.Array, labels: jax.Array, proxies: ProxyMemory) -> jax.Array:
@@ -89,7 +89,7 @@ def contrastive(config: ConfigDict, data: TrainingData) -> Objective:
         if with_cameras:  # as PPLR has it: of other cameras only
             total += options.camera_weight * proxy_losses.camera_proxies(
                 embeddings,
-                labels,
+                jnp.where(is_known[indices], labels, -1),
                 proxies.cameras.rows,
                 proxies.clusters.labels,  # a row is named after its first sample
                 in_use=_in_use(proxies.cameras),

@@ -143,9 +143,13 @@ class Session:
 
     def fit_postprocess(self, state: TrainState) -> TrainState:
         """Returns the state with config.embedding's post-processing fitted to what its model makes of the target."""
-        if self.config.embedding.postprocess == "none":
+        options = self.config.embedding
+        if options.postprocess == "none":
             return state
-        return self._with_fitted(state, embedding.fit(self.config.embedding, self._embed(state).embeddings, self.data))
+        rows = self._embed(state).embeddings
+        if state.fitted and not embedding.can_fit(options, rows, self.data):
+            return state  # a model that has collapsed: its recognition says so
+        return self._with_fitted(state, embedding.fit(options, rows, self.data))
 
     def _with_fitted(self, state: TrainState, fitted: Postprocess) -> TrainState:
         return state._replace(fitted=sharding.put_replicated(self.mesh, postprocess.arrays(fitted)))

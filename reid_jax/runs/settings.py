@@ -124,6 +124,8 @@ def with_earlier(config: ConfigDict, earlier: dict[str, Any]) -> ConfigDict:
             config.model[field] = earlier.get(f"model.{field}", config.model[field])
     if config.model.pooling == "auto":
         config.model.pooling = earlier.get("model.pooling", "auto")
+    if not (config.model.weights or config.model.checkpoint) or (earlier and "model.keep_batch_norm" not in earlier):
+        config.model.keep_batch_norm = False  # random weights have no statistics worth keeping
     if earlier and _get(config, "cluster.eps_gap") is None and "cluster.eps_gap" not in earlier:
         config.cluster.eps_gap = 0.0  # likewise below: from before there was any
     if config.embedding.postprocess == "auto" and earlier:  # a run from before there was any had none
@@ -222,7 +224,7 @@ def follow(config: ConfigDict, *, given: Collection[str], method: str, is_own_fi
     for field, value in base_config.PRESETS.get(config.augment.preset, {}).items():
         if f"augment.{field}" not in given and field in config.augment:
             config.augment[field] = value
-    if config.augment.preset == "shapes" and "model.mirrored" not in given:
+    if config.augment.preset == "shapes" and "model" in config and "model.mirrored" not in given:
         config.model.mirrored = False
     if "data.images_per_identity" in given and not is_own_file:
         leave_open(config, given=given, stages=method == "buc")

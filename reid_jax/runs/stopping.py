@@ -121,8 +121,10 @@ def kept_without_labels(history: list[dict[str, Any]], stop: ConfigDict | None) 
     if len(history) == 1:
         return 0, False
     if stop.signal == "last":
-        # Where it is not measured, the last iteration is the choice.
-        return last_recognized([record.get("recognition", 1.0) for record in history], patience=stop.patience)
+        recognition = [record.get("recognition") for record in history]
+        if None in recognition:  # not measured: the last iteration is the choice
+            return len(history) - 1, False
+        return last_recognized(recognition, patience=stop.patience)
     signal = [record.get(stop.signal) for record in history[1:]]
     if stop.signal == "selected":  # the weak original model may select more than those that learn from it do
         if min(signal) == 1:  # nothing is left out: the number cannot tell when to stop

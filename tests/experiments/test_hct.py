@@ -123,7 +123,12 @@ def test_a_folder_without_labels_trains_and_says_that_it_cannot_measure(tmp_path
         Image.fromarray(pixels).save(tmp_path / "crops" / f"{number:03d}.png")
     prepare.prepare("folder", source=tmp_path / "crops", data_dir=tmp_path / "data", name="shop", progress=False)
     config = make_config(
-        tmp_path / "data", data__dataset="shop", train__num_iterations=6, stop__patience=1, stop__min_rise=2.0
+        tmp_path / "data",
+        data__dataset="shop",
+        train__num_iterations=6,
+        stop__signal="agreement",
+        stop__patience=1,
+        stop__min_rise=2.0,
     )
     result = hct.run_hct(config, tmp_path / "run")
     # No agreement rises by 2: the first is kept, and the second iteration without a rise is the last.

@@ -69,5 +69,8 @@ def test_cameras_must_be_known_and_embeddings_differ():
     ):
         embedding.check(make_config("camera_whiten"), make_data([-1, -1]))
     embedding.check(make_config("pca_whiten"), make_data([-1, -1]))
+    options = make_config("camera_center").embedding
+    assert not embedding.can_fit(options, np.float32([[1, 0], [1, 0], [0, 1], [0, 1]]), make_data([0, 0, 1, 1]))
+    assert embedding.can_fit(options, np.float32([[1, 0], [0, 1], [0, 1], [0, 1]]), make_data([0, 0, 1, 1]))
     with pytest.raises(errors.NonFiniteLossError, match="embedding.postprocess = 'center': embeddings must differ"):
         embedding.fit(make_config("center").embedding, np.ones((2, 4)), make_data([-1, -1]))

@@ -39,6 +39,9 @@ def test_there_is_a_vector_for_each_cluster_and_for_what_each_camera_saw_of_it()
     mean = FEATURES[[0, 6]].mean(axis=0)
     np.testing.assert_allclose(found.cameras.rows[0], mean / np.linalg.norm(mean), rtol=1e-5)
     assert proxies.init_proxies(FEATURES, LABELS, CAMIDS, step=0, with_cameras=False).cameras == ()
+    unknown = np.where(np.arange(8) == 1, -1, CAMIDS)
+    found = proxies.init_proxies(FEATURES, LABELS, unknown, step=0, with_cameras=True)
+    assert found.cameras.labels.tolist() == [0, -1, 2, 2, 4, -1, 0, 7] and found.clusters.labels[1] == 0
 
 
 def test_without_its_terms_it_is_cluster_contrast():

@@ -12,7 +12,7 @@ from reid_jax.data.image_files import ImageFiles
 from reid_jax.experiments.configs import buc, dbscan, hct, softened
 from reid_jax.runs import config_rules, settings
 
-METHODS = ("hct", "buc", "softened", "pul", "cluster_dynamics", "dbscan", "combine", "supervised")
+METHODS = ("contrast", "hct", "buc", "softened", "pul", "cluster_dynamics", "dbscan", "combine", "supervised")
 MARKET = {"images_per_identity": 12_936 / 751, "num_samples": 12_936}  # Market-1501's train split
 PAIRS = {"images_per_identity": 2, "num_samples": 508}  # vehicles, one image by each of two cameras
 

@@ -68,7 +68,7 @@ def test_the_start_is_kept_where_all_training_collapsed():
     stop = ConfigDict({"when": "auto", "signal": "last", "patience": 5, "min_rise": 0.0})
     history = [{"recognition": value} for value in (0.9, 0.5, 0.4)]
     assert stopping.best_iteration(history, stop) == 0 and not stopping.stops_now(history, stop, has_scores=False)
-    history = [{}, {"agreement": None}, {"agreement": 0.5}]  # not measured: the last
+    history = [{}, {"recognition": 0.1}, {"recognition": 0.1}]  # not measured of the start: the last
     assert stopping.best_iteration(history, stop) == 2
     with pytest.raises(ValueError, match="patience"):
         stopping.last_recognized([0.5], patience=0)
