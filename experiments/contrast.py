@@ -4,8 +4,7 @@ python experiments/contrast.py                                   # synthetic ped
 reid train contrast --config=contrast:folder --config.data.dataset=shop --workdir=runs/shop
 
 Cluster Contrast's loss on DBSCAN labels of post-processed embeddings, with a vector for what each camera saw of a cluster
-(CAP, O2CAP), SpCL's choice of reliable samples and a moving average of the weights as the labeller; docs/methods.md says
-what each part is worth.
+(CAP, O2CAP) and a moving average of the weights as the labeller. What it is made of is in docs/methods.md.
 """
 
 from typing import Any

@@ -30,7 +30,7 @@ _TRAIN_STREAM, LABEL_STREAM, CLASSIFIER_STREAM, _PROBE_STREAM = 1, 2, 3, 4
 
 @dataclasses.dataclass(frozen=True)
 class Session:
-    """What a loop works with; only `run`, its position and its files, changes.
+    """What a loop works with; only `run`, its position and its files, and `embedded` change.
 
     Attributes:
         config: the run's.

@@ -40,7 +40,7 @@ def label_free_choice(signal: Sequence[float | None], *, patience: int, min_rise
 def last_recognized(recognition: Sequence[float], *, patience: int, most_lost: float = _MOST_LOST) -> tuple[int, bool]:
     """Chooses the last model that knows its training images again as well as the start did, or nearly so.
 
-    Training that does not collapse gets better for longer than any signal of its labels can tell (docs/results.md); where
+    Training that does not collapse gets better for longer than any signal of its labels can tell (docs/measured_runs.md); where
     it does collapse, the model no longer tells images apart.
 
     Args:

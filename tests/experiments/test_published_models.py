@@ -283,7 +283,7 @@ def test_colours_as_a_model_folder(people_folder):
                 "--width=14",
                 "--postprocess=camera_center",
             ],
-            "--postprocess: kind must be center or pca_whiten where no camera is known, got 'camera_center'",
+            "--postprocess: kind must be center or pca_whiten where no camera has two images, got 'camera_center'",
         ),
         ("search", ["--query=a.npz", "--gallery=none.npz", "--model=tiny"], "--gallery: there is no file 'none.npz'"),
         (

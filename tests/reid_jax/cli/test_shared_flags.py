@@ -99,7 +99,7 @@ def test_a_smaller_dim(images):
 
 def test_what_cannot_be_fitted_is_told_by_the_flag(images):
     with pytest.raises(
-        errors.UserError, match="^--postprocess: kind must be center or pca_whiten where no camera is known"
+        errors.UserError, match="^--postprocess: kind must be center or pca_whiten where no camera has two images"
     ):
         shared_flags.fit_postprocess(options("camera_whiten"), images, model())
     same = made(np.ones((60, 5)))
