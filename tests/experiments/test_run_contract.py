@@ -164,17 +164,22 @@ def test_open_fields_are_chosen_and_few_images_of_each_identity_are_enough(metho
 
 
 def test_interrupted_and_started_again_it_gives_the_same(whole, prepared, tmp_path, monkeypatch):
-    """Between two epochs of the first iteration, then in another process: memories and optimizers are in the state.
+    """Between two epochs of the first iteration: memories and optimizers are in the state.
 
-    (Killed with signal 9, and where nothing is half written: test_hct.)
+    One method goes on in another process, which costs seconds. (Killed with signal 9, and where nothing is half written:
+    test_hct.)
     """
     method, uninterrupted, _ = whole
     workdir = tmp_path / "interrupted"
     more = {"source__dir": str(uninterrupted.parent)} if method == "pul" else {}
     tiny_runs.interrupt(lambda: run(method, prepared, workdir, **more), monkeypatch)
     assert len((workdir / "metrics.jsonl").read_text().splitlines()) == 1
-    status, output, errors = tiny_runs.finish(start(method, prepared, workdir, **more))
-    assert status == 0 and "resuming" in output, errors
+    if method == "contrast":
+        status, output, errors = tiny_runs.finish(start(method, prepared, workdir, **more))
+        assert status == 0, errors
+    else:
+        _, output = run(method, prepared, workdir, **more)
+    assert "resuming" in output
     tiny_runs.assert_same(workdir, uninterrupted)
 
 
