@@ -36,9 +36,11 @@ def get_config(dataset: str = "synthetic") -> ml_collections.ConfigDict:
     config.memory.camera_momentum = 0.2  # of what a camera saw of a cluster (CAP)
 
     config.loss.camera_weight = 0.5  # of the term across cameras (CAP, ICE); 0: none
+    config.loss.intra_camera_weight = 0.0  # of the term inside each camera, 1 in CAP; 0: none
     config.loss.camera_temperature = 0.07  # CAP, O2CAP
     config.loss.num_negatives = 50  # the vectors of other clusters that are most similar (CAP, O2CAP)
     config.loss.support_weight = 0.0  # of ISE's support samples, 1: as much as of the samples themselves; 0: none
+    config.loss.consistency_weight = 0.0  # of a batch's samples against their support samples; 0.1 in ISE
     config.loss.support_steps = 28_000 if not (small or own) else 1200  # until they are moved furthest (ISE's run)
 
     config.cluster = bank.cluster_fields()

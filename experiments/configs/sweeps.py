@@ -49,7 +49,8 @@ def _contrast_sweeps() -> dict[str, Sweep]:
         "without the average": {"train.average_decay": 0.0},
         "reliable clusters only": {"cluster.eps_gap": 0.02},
         "hardest sample moves a vector": {"memory.rule": "hardest"},
-        "support samples": {"loss.support_weight": 1.0},
+        "CAP's term inside each camera": {"loss.intra_camera_weight": 1.0},
+        "support samples": {"loss.support_weight": 1.0, "loss.consistency_weight": 0.1},
         "batch norm by camera": {"train.camera_groups": True, "model.bn_group_size": 16},
     }
     start = {

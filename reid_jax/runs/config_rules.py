@@ -101,6 +101,8 @@ _RULES = {
     "loss.reduction": rules.one_of("mean", "sum"),
     "loss.temperature": rules.above(0),
     "loss.camera_weight": rules.at_least(0),
+    "loss.intra_camera_weight": rules.at_least(0),
+    "loss.consistency_weight": rules.at_least(0),
     "loss.camera_temperature": rules.above(0),
     "loss.num_negatives": rules.at_least(1),
     "loss.support_steps": rules.at_least(1),

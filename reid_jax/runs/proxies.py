@@ -55,49 +55,84 @@ def init_proxies(
 
 
 def tells_cameras_apart(config: ConfigDict, data: TrainingData) -> bool:
-    """Whether the loss has a term of cameras: it is asked for, and two or more are known."""
-    camids = data.camids
-    return config.loss.camera_weight > 0 and len(np.unique(camids[camids > identities.UNKNOWN])) > 1
+    """Whether the loss has a term of cameras: one is asked for, and two or more are known."""
+    camids, options = data.camids, config.loss
+    asked_for = options.camera_weight > 0 or options.intra_camera_weight > 0
+    return asked_for and len(np.unique(camids[camids > identities.UNKNOWN])) > 1
+
+
+def cluster_loss(options: ConfigDict, embeddings: jax.Array, labels: jax.Array, proxies: ProxyMemory) -> jax.Array:
+    """Tells a batch's clusters from all others, and where options (config.loss) ask for it, its support samples (ISE).
+
+    Args:
+        options: config.loss.
+        embeddings: [B, D] float, of norm 1.
+        labels: [B] integer, the clusters.
+        proxies: the memory.
+    """
+    rows, in_use = proxies.clusters.rows, _in_use(proxies.clusters)
+    terms = {"temperature": options.temperature, "in_use": in_use}
+    total = losses.unified_contrastive(embeddings, labels, rows, **terms)
+    if options.support_weight:
+        step = jnp.minimum(proxies.step, options.support_steps)
+        strength = proxy_losses.support_strength(step, options.support_steps)
+        supports = proxy_losses.implicit_support(embeddings, labels, rows, in_use=in_use, strength=strength)
+        total += options.support_weight * losses.unified_contrastive(supports, labels, rows, **terms)
+        total += options.consistency_weight * proxy_losses.support_consistency(embeddings, supports, labels)
+    return total
+
+
+def camera_loss(
+    options: ConfigDict,
+    embeddings: jax.Array,
+    indices: jax.Array,
+    proxies: ProxyMemory,
+    *,
+    cameras: jax.Array,
+    is_known: jax.Array,
+) -> jax.Array:
+    """Draws a batch to what other cameras saw of its clusters (as PPLR), and tells clusters of one camera apart (CAP).
+
+    Args:
+        options: config.loss.
+        embeddings: [B, D] float, of norm 1.
+        indices: [B] integer, which samples those are.
+        proxies: the memory, with cameras.
+        cameras: [N] integer, all samples' cameras, and so those of the rows, which are named after their first sample.
+        is_known: [N] bool, whether a camera is known.
+    """
+    table, in_use = proxies.cameras.rows, _in_use(proxies.cameras)
+    total = options.camera_weight * proxy_losses.camera_proxies(
+        embeddings,
+        jnp.where(is_known[indices], proxies.clusters.labels[indices], -1),
+        table,
+        proxies.clusters.labels,
+        in_use=in_use,
+        temperature=options.camera_temperature,
+        num_negatives=options.num_negatives,
+        own_cameras=cameras[indices],
+        row_cameras=cameras,
+    )
+    if options.intra_camera_weight:
+        own = proxies.cameras.labels[indices]
+        terms = {"in_use": in_use, "temperature": options.camera_temperature}
+        intra = proxy_losses.intra_camera(embeddings, cameras[indices], own, table, cameras, **terms)
+        total += options.intra_camera_weight * intra
+    return total
 
 
 def contrastive(config: ConfigDict, data: TrainingData) -> Objective:
     """Returns the objective: clusters told apart, drawn together across cameras, and kept apart from the nearest others."""
     model, options = build_model(config.model), config.loss
-    camids = jnp.asarray(np.unique(data.camids, return_inverse=True)[1], jnp.int32)
+    cameras = jnp.asarray(np.unique(data.camids, return_inverse=True)[1], jnp.int32)
     is_known = jnp.asarray(data.camids > identities.UNKNOWN)
     with_cameras = tells_cameras_apart(config, data)
 
-    def cluster_loss(embeddings: jax.Array, labels: jax.Array, proxies: ProxyMemory) -> jax.Array:
-        clusters = proxies.clusters
-        in_use = _in_use(clusters)
-        terms = {"temperature": options.temperature, "in_use": in_use}
-        total = losses.unified_contrastive(embeddings, labels, clusters.rows, **terms)
-        if options.support_weight:  # ISE
-            strength = proxy_losses.support_strength(
-                jnp.minimum(proxies.step, options.support_steps), options.support_steps
-            )
-            supports = proxy_losses.implicit_support(
-                embeddings, labels, clusters.rows, in_use=in_use, strength=strength
-            )
-            total += options.support_weight * losses.unified_contrastive(supports, labels, clusters.rows, **terms)
-        return total
-
     def loss(outputs: Features, targets: Targets, proxies: ProxyMemory) -> jax.Array:
         embeddings, indices = batch_embeddings(outputs, targets, config.train.num_frames), targets["indices"]
-        labels = proxies.clusters.labels[indices]
-        total = cluster_loss(embeddings, labels, proxies)
-        if with_cameras:  # as PPLR has it: of other cameras only
-            total += options.camera_weight * proxy_losses.camera_proxies(
-                embeddings,
-                jnp.where(is_known[indices], labels, -1),
-                proxies.cameras.rows,
-                proxies.clusters.labels,  # a row is named after its first sample
-                in_use=_in_use(proxies.cameras),
-                temperature=options.camera_temperature,
-                num_negatives=options.num_negatives,
-                own_cameras=camids[indices],
-                row_cameras=camids,
-            )
+        total = cluster_loss(options, embeddings, proxies.clusters.labels[indices], proxies)
+        if with_cameras:
+            total += camera_loss(options, embeddings, indices, proxies, cameras=cameras, is_known=is_known)
         return total
 
     def update(proxies: ProxyMemory, outputs: Features, targets: Targets) -> ProxyMemory:
@@ -110,8 +145,8 @@ def contrastive(config: ConfigDict, data: TrainingData) -> Objective:
             )
             return classes._replace(rows=rows)
 
-        cameras = moved(proxies.cameras, config.memory.camera_momentum) if with_cameras else ()
-        return ProxyMemory(moved(proxies.clusters, config.memory.cluster_momentum), cameras, proxies.step + 1)
+        seen = moved(proxies.cameras, config.memory.camera_momentum) if with_cameras else ()
+        return ProxyMemory(moved(proxies.clusters, config.memory.cluster_momentum), seen, proxies.step + 1)
 
     return Objective(model, model, loss, update_memory=update)
 

@@ -94,3 +94,27 @@ def test_one_camera_has_no_term(prepared):
     one = dataclasses.replace(data.target.samples["train"], camids=np.zeros(data.num_target, int))
     data = data._replace(target=data.target._replace(samples=data.target.samples | {"train": one}))
     assert not proxies.tells_cameras_apart(config, data)
+
+
+def test_a_term_inside_each_camera_tells_its_clusters_apart():
+    config, objective = make(loss__camera_weight=0.0, loss__intra_camera_weight=2.0)
+    _, without = make(loss__camera_weight=0.0)
+    start = proxies.init_proxies(FEATURES, LABELS, CAMIDS, step=0, with_cameras=True)
+    outputs, targets = Features(jnp.asarray(ROWS[[1, 3]])), {"indices": jnp.array([1, 3])}
+    added = float(objective.loss(outputs, targets, start)) - float(without.loss(outputs, targets, start))
+
+    def term(sample, own, rows):  # its own row among those of its camera
+        logits = FEATURES[sample] @ np.asarray(start.cameras.rows).T / config.loss.camera_temperature
+        return np.log(np.exp(logits[rows]).sum()) - logits[own]
+
+    assert added == pytest.approx(2 * (term(1, 1, [1, 4, 7]) + term(3, 2, [0, 2])) / 2, rel=1e-4)
+
+
+def test_support_samples_are_told_from_other_classes_where_that_is_asked_for():
+    fields = {"loss__support_weight": 1.0, "loss__support_steps": 1000, "loss__camera_weight": 0.0}
+    (_, plain), (_, objective) = make(**fields), make(loss__consistency_weight=0.5, **fields)
+    outputs, targets = Features(jnp.asarray(ROWS[[1, 3]])), {"indices": jnp.array([1, 3])}
+    start = proxies.init_proxies(FEATURES, LABELS, CAMIDS, step=0, with_cameras=False)
+    added = float(objective.loss(outputs, targets, start)) - float(plain.loss(outputs, targets, start))
+    logits = FEATURES[[1, 3]] @ FEATURES[[1, 3]].T / 0.6  # before the first step the supports are the samples
+    assert added == pytest.approx(0.5 * np.mean(np.log(np.exp(logits).sum(axis=1)) - np.diag(logits)), rel=1e-4)
