@@ -50,8 +50,6 @@ SIGNALS = (
     Signal("num_groups", of_labels=True),
     Signal("loss", -1),
     Signal("recognition"),
-    Signal("separation"),
-    Signal("neighbor_overlap"),
 )
 _ONLINE = ("cluster_dynamics",)  # their labels are made while they train
 

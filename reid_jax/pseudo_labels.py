@@ -116,7 +116,7 @@ def reliable_dbscan_labels(
     k2: int,
     least_independence: float | None = None,
 ) -> PseudoLabels:
-    """Clusters by DBSCAN and leaves out what is no cluster by a looser or a tighter criterion (SpCL, section 3.3).
+    """Clusters by DBSCAN and leaves out what is no cluster by a looser or a tighter criterion (SpCL).
 
     Args:
         features: [N, D] float, L2-normalised.
